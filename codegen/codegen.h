@@ -1,0 +1,278 @@
+/* codegen.h - from concrete integers to a program.
+ *
+ *   arch -> operation lists (lang/ops.c) -> plan -> C files -> program
+ *           plan.c  layout.c                emit_host.c  build.c      archc.c drives
+ *
+ * The plan knows no language: kernels, operands, buffers, loops and barriers. A target is the
+ * fusions it can do and a walk over the plan. Sectioned by file. */
+#ifndef ARCHC_CODEGEN_H
+#define ARCHC_CODEGEN_H
+
+#include "../lang/lang.h"
+#include "../law/law.h"
+
+/* ---- plan.c: operations become kernels, values become buffers ---------------------------------
+ */
+
+enum kernel_kind {
+#define ARCHRT_KERNEL(kind, file, title) KERNEL_##kind,
+#include "kernels.def"
+#undef ARCHRT_KERNEL
+    KERNEL_KINDS
+};
+extern const char *const kernel_kind_names[KERNEL_KINDS]; /* "matmul_dx" */
+extern const char *const kernel_files[KERNEL_KINDS];      /* "matmul_dx.c" */
+
+/* A dimension by name, so that emitted code and printed plans speak of D_MODEL rather than of 320.
+ */
+enum extent {
+    EXTENT_NONE,
+    EXTENT_LAYERS,
+    EXTENT_D_MODEL,
+    EXTENT_HEADS,
+    EXTENT_KV_HEADS,
+    EXTENT_ALL_HEADS, /* heads + kv_heads */
+    EXTENT_HEAD_DIM,
+    EXTENT_D_FF,
+    EXTENT_GATE_UP, /* 2 F */
+    EXTENT_VOCAB,
+    EXTENT_DQ,
+    EXTENT_DKV,
+    EXTENT_QKV, /* dq + 2 dkv */
+    EXTENT_CONTEXT,
+    EXTENT_BATCH,
+    EXTENT_SEQUENCE,
+    EXTENT_ROWS,       /* B T of a training micro-batch */
+    EXTENT_LOSS_ROWS,  /* rows whose logits exist at once */
+    EXTENT_CHUNK,      /* tokens a prefill call takes at most */
+    EXTENT_SCORE_ROWS, /* of them, rows whose logits exist at once */
+    EXTENT_PARAMS,     /* floats of the parameter slab */
+    EXTENT_ONE,
+    EXTENT_COUNT
+};
+extern const char *const extent_names[EXTENT_COUNT];
+
+/* What a program is built for, beside its architecture. */
+struct build_options {
+    enum dtype weights; /* of inference */
+    int threads;
+    int batch, sequence, chunk;
+    bool generic;
+};
+
+/* Activation buffers. Values and their gradients by the value's name, then what kernels keep. */
+enum buffer_id {
+    BUFFER_VALUE = 0,
+    BUFFER_GRADIENT = VALUE_COUNT,
+    BUFFER_RSTD1 = 2 * VALUE_COUNT,
+    BUFFER_RSTD2,
+    BUFFER_RSTDF,
+    BUFFER_HEAD_RSTD,
+    BUFFER_LSE,
+    BUFFER_COUNT
+};
+
+struct buffer {
+    const char *name; /* "gate_up", "d_gate_up" */
+    bool used;
+    enum extent rows, width, width2; /* [rows][width (x width2)] */
+    bool kept;                       /* a copy a layer (and one more of x), for backward */
+    int first, last;                 /* steps of the schedule between which it lives */
+    size_t floats;                   /* of one copy, rounded up to 16 */
+    size_t offset;                   /* floats into the workspace */
+};
+
+/* An argument of a kernel call. */
+enum operand_kind {
+    OPERAND_NONE,     /* not given: NULL */
+    OPERAND_BUFFER,   /* id: buffer */
+    OPERAND_WEIGHT,   /* id: enum weight */
+    OPERAND_GRADIENT, /* id: enum weight */
+    OPERAND_TOKENS,
+    OPERAND_TARGETS,
+    OPERAND_LOSSES,
+    OPERAND_LOGITS, /* the caller's */
+    OPERAND_SCALE,  /* gradient of one target's loss */
+    OPERAND_ROPE,   /* table of cosines and sines */
+    OPERAND_CACHE,  /* this layer's keys and values */
+    OPERAND_PAST,
+    OPERAND_ROWS,    /* rows of this call */
+    OPERAND_SCRATCH, /* each thread its own part, dead when the kernel ends */
+    OPERAND_BLOCKS,  /* packed blocks of a product, which many threads share */
+    OPERAND_SUMS     /* partial results that the threads add up */
+};
+/* Which copy of a buffer or weight, or which rows of it. */
+enum operand_at {
+    AT_WHOLE,
+    AT_FIRST_LAYER,
+    AT_LAYER,
+    AT_NEXT_LAYER,
+    AT_LAST_LAYER,
+    AT_CHUNK,   /* from the first row of this turn of the chunk loop */
+    AT_LAST_ROW /* of the rows of this call */
+};
+struct operand {
+    enum operand_kind kind;
+    int id;
+    enum operand_at at;
+};
+
+/* How a kernel divides its work between threads: what one reads of another's output. */
+enum partition { PARTITION_ROWS, PARTITION_OTHER };
+
+enum { MAX_FUSED = 5, MAX_OPERANDS = 10 };
+
+/* One specialised kernel: an instance of a kernel file. */
+struct kernel {
+    enum kernel_kind kind;
+    const char *name;  /* "train_qkv" */
+    const char *phase; /* "train", "prefill", "decode" */
+    enum extent m, n, k;
+    enum weight of_matrix;                                    /* products: whose */
+    bool bias, residual, accumulate, norm, swiglu, head_norm; /* the file's switches */
+    int times;                                                /* calls in its phase */
+    double flops, bytes;                                      /* of one call */
+};
+
+enum loop { LOOP_NONE, LOOP_LAYERS, LOOP_LAYERS_REVERSED, LOOP_CHUNKS };
+/* Steps that only some calls ask for. */
+enum condition { WHEN_ALWAYS, WHEN_SCORED, WHEN_LOGITS };
+
+struct step {
+    int kernel; /* index into plan.kernels */
+    enum loop loop;
+    enum condition when;
+    const struct op *fused[MAX_FUSED]; /* the operations it does */
+    int n_fused;
+    struct operand operands[MAX_OPERANDS];
+    int n_operands;
+    unsigned writes; /* bit i: operand i is written */
+    enum partition partition;
+    bool barrier; /* all threads meet before it */
+};
+
+enum schedule_id {
+    SCHEDULE_TRAIN,
+    SCHEDULE_EVAL,
+    SCHEDULE_PREFILL,
+    SCHEDULE_DECODE,
+    SCHEDULE_UPDATE,
+    SCHEDULE_COUNT
+};
+extern const char *const schedule_names[SCHEDULE_COUNT];
+
+enum { MAX_STEPS = 2 * MAX_OPS, MAX_KERNELS = 3 * MAX_OPS };
+struct schedule {
+    struct step steps[MAX_STEPS];
+    int n_steps;
+    struct buffer buffers[BUFFER_COUNT];
+    size_t work_floats;
+};
+
+struct plan {
+    const struct arch *arch;
+    const struct target *target;
+    struct build_options options;
+    int64_t extents[EXTENT_COUNT];
+    struct op_list lists[PHASE_COUNT];
+    struct op_list score; /* prefill with a head row for every token */
+    struct schedule schedules[SCHEDULE_COUNT];
+    struct kernel kernels[MAX_KERNELS];
+    int n_kernels;
+    bool row_is_sequence; /* rows are shared between threads by whole sequences */
+};
+
+/* One way to make a kernel of consecutive operations. Longest pattern first. */
+struct fusion {
+    enum kernel_kind kernel;
+    unsigned schedules; /* bit set of schedule ids */
+    bool single_row;    /* only where the operations have one row */
+    struct {
+        enum op_kind kind;
+        bool optional;
+    } pattern[MAX_FUSED];
+    int n;
+};
+
+/* Fuses, schedules, lays out buffers, places barriers. False: the target cannot do an operation;
+ * `why` names it. */
+bool plan_build(struct arena *a, const struct arch *arch, const struct target *target,
+                const struct build_options *o, struct plan *out, const char **why);
+/* Checks what plan_build promises: every operation done once, every operand defined before it is
+ * read, live buffers never overlapping. False: `why`. */
+bool plan_verify(const struct plan *p, const char **why);
+void plan_print(const struct plan *p, FILE *out); /* --emit=plan */
+
+/* ---- layout.c: lifetimes and offsets of buffers, barriers between kernels ----------------------
+ */
+
+void layout_buffers(struct plan *p, struct schedule *s);
+size_t buffer_floats(const struct plan *p, int id, const struct buffer *b); /* all copies */
+void place_barriers(const struct plan *p, struct schedule *s);
+
+/* ---- target.c ----------------------------------------------------------------------------------
+ */
+
+/* A generated file. */
+struct emitted {
+    const char *name; /* "model.c" */
+    struct text text;
+    bool compile; /* a translation unit, not a header */
+};
+enum { MAX_EMITTED = 16 };
+struct emitted_files {
+    struct emitted files[MAX_EMITTED];
+    int n;
+};
+
+struct target {
+    const char *name; /* "host", "null" */
+    const struct fusion *fusions;
+    int n_fusions;
+    bool builds; /* emits files that become a program */
+    void (*emit)(const struct plan *p, const struct model_spec *m, const char *source,
+                 struct emitted_files *out);
+};
+const struct target *target_find(const char *name); /* NULL: none of that name */
+
+/* ---- emit_host.c: C for the host ----------------------------------------------------------------
+ */
+
+void emit_host(const struct plan *p, const struct model_spec *m, const char *source,
+               struct emitted_files *out);
+/* emit_model.c: model.c of it. */
+void emit_model_file(const struct plan *p, const struct model_spec *m, const char *source,
+                     struct text *t);
+
+/* ---- layout.c: where parameters stand in the slab ----------------------------------------------
+ */
+
+struct weight_row {
+    const char *name;
+    enum extent n, k; /* rows, columns; k EXTENT_NONE for vectors */
+    bool layer, decay;
+};
+extern const struct weight_row weight_rows[WEIGHT_COUNT];
+bool weight_present(const struct arch *a, enum weight w);
+int64_t weight_floats(const struct plan *p, enum weight w);
+/* Floats into the slab of weight w of layer l; decayed matrices first. */
+int64_t weight_offset(const struct plan *p, enum weight w, int layer);
+int64_t weight_layer_stride(const struct plan *p, enum weight w);
+int64_t slab_floats(const struct plan *p, int64_t *decayed);
+
+/* ---- build.c: files, compiler, linker
+ * ------------------------------------------------------------ */
+
+struct tools {
+    const char *cc;    /* "clang" */
+    const char *march; /* "native" */
+    bool verbose;      /* print each tool run and its time */
+    const char *keep;  /* directory to leave the files in, or NULL */
+};
+/* Writes the files and the embedded kernel sources to a directory, compiles two at a time, links
+ * with the embedded libarchrt.a, and moves the program to `output`. False: one line in `why`. */
+bool build_program(const struct emitted_files *files, const struct tools *tools,
+                   const double predicted[3], const char *output, struct text *why);
+bool write_files(const struct emitted_files *files, const char *dir, struct text *why);
+
+#endif

@@ -1,0 +1,818 @@
+/* plan.c - operations become kernels: fuse, schedule, bind operands.
+ *
+ * Needs: the operation lists of lang/ops.c and the fusions of a target. Gives: per phase, steps in
+ * order, each one kernel with its operands, in loops over layers or over chunks of rows. Buffers
+ * and barriers are layout.c's. Nothing here knows what language the target speaks. */
+#include "codegen.h"
+
+#include <assert.h>
+#include <string.h>
+
+const char *const kernel_kind_names[KERNEL_KINDS] = {
+    "embed",
+    "embed_backward",
+    "norm",
+    "norm_backward",
+    "matmul",
+    "matmul_dx",
+    "matmul_dw",
+    "rope",
+    "rope_backward",
+    "attention",
+    "attention_backward",
+    "swiglu",
+    "swiglu_backward",
+    "loss",
+    "sum_squares",
+    "adamw",
+    "embed_row",
+    "prefill_matmul",
+    "prefill_rope",
+    "prefill_attention",
+    "matvec",
+    "decode_attention",
+};
+
+const char *const kernel_files[KERNEL_KINDS] = {
+#define ARCHRT_KERNEL(kind, file, title) [KERNEL_##kind] = file,
+#include "kernels.def"
+#undef ARCHRT_KERNEL
+};
+
+const char *const schedule_names[SCHEDULE_COUNT] = {
+    [SCHEDULE_TRAIN] = "train",   [SCHEDULE_EVAL] = "eval",     [SCHEDULE_PREFILL] = "prefill",
+    [SCHEDULE_DECODE] = "decode", [SCHEDULE_UPDATE] = "update",
+};
+
+const char *const extent_names[EXTENT_COUNT] = {
+    [EXTENT_NONE] = "-",
+    [EXTENT_LAYERS] = "LAYERS",
+    [EXTENT_D_MODEL] = "D_MODEL",
+    [EXTENT_HEADS] = "HEADS",
+    [EXTENT_KV_HEADS] = "KV_HEADS",
+    [EXTENT_ALL_HEADS] = "HEADS + KV_HEADS",
+    [EXTENT_HEAD_DIM] = "HEAD_DIM",
+    [EXTENT_D_FF] = "D_FF",
+    [EXTENT_GATE_UP] = "GATE_UP",
+    [EXTENT_VOCAB] = "VOCAB",
+    [EXTENT_DQ] = "DQ",
+    [EXTENT_DKV] = "DKV",
+    [EXTENT_QKV] = "QKV",
+    [EXTENT_CONTEXT] = "CONTEXT",
+    [EXTENT_BATCH] = "BATCH",
+    [EXTENT_SEQUENCE] = "SEQUENCE",
+    [EXTENT_ROWS] = "ROWS",
+    [EXTENT_LOSS_ROWS] = "LOSS_ROWS",
+    [EXTENT_CHUNK] = "CHUNK",
+    [EXTENT_SCORE_ROWS] = "SCORE_ROWS",
+    [EXTENT_PARAMS] = "PARAM_FLOATS",
+    [EXTENT_ONE] = "1",
+};
+
+/* ---- buffers: what each value is ---- */
+
+static const struct {
+    enum extent width, width2;
+} value_shape[VALUE_COUNT] = {
+    [VALUE_X] = {EXTENT_D_MODEL, EXTENT_NONE},     [VALUE_NORM1] = {EXTENT_D_MODEL, EXTENT_NONE},
+    [VALUE_QKV] = {EXTENT_QKV, EXTENT_NONE},       [VALUE_ROPE] = {EXTENT_QKV, EXTENT_NONE},
+    [VALUE_ATT] = {EXTENT_DQ, EXTENT_NONE},        [VALUE_X1] = {EXTENT_D_MODEL, EXTENT_NONE},
+    [VALUE_NORM2] = {EXTENT_D_MODEL, EXTENT_NONE}, [VALUE_GATE_UP] = {EXTENT_GATE_UP, EXTENT_NONE},
+    [VALUE_H] = {EXTENT_D_FF, EXTENT_NONE},        [VALUE_NORMF] = {EXTENT_D_MODEL, EXTENT_NONE},
+    [VALUE_LOGITS] = {EXTENT_VOCAB, EXTENT_NONE},
+};
+
+static const char *const gradient_names[VALUE_COUNT] = {
+    [VALUE_X] = "d_x",     [VALUE_NORM1] = "d_norm1", [VALUE_ROPE] = "d_qkv",
+    [VALUE_ATT] = "d_att", [VALUE_NORM2] = "d_norm2", [VALUE_GATE_UP] = "d_gate_up",
+    [VALUE_H] = "d_h",     [VALUE_NORMF] = "d_normf",
+};
+
+/* Values that live in another's buffer: rotation is in place unless a head norm keeps its input,
+ * and in inference, where nothing is kept, always. */
+static enum value stored_as(const struct plan *p, enum schedule_id id, enum value v)
+{
+    bool in_place = !p->arch->qk_norm || id == SCHEDULE_PREFILL || id == SCHEDULE_DECODE;
+    return v == VALUE_QKV && in_place ? VALUE_ROPE : v;
+}
+
+/* Gradients that share one buffer: the residual stream's, which only accumulates; rotation's and
+ * SwiGLU's, which are in place; the logits, which become their own gradient. */
+static int gradient_buffer(enum value v)
+{
+    if (v == VALUE_X1)
+        v = VALUE_X;
+    if (v == VALUE_QKV)
+        v = VALUE_ROPE;
+    if (v == VALUE_LOGITS)
+        return BUFFER_VALUE + VALUE_LOGITS;
+    return BUFFER_GRADIENT + (int)v;
+}
+
+/* What forward keeps for backward: everything that backward reads, but h, which SwiGLU's backward
+ * makes again on its way, and the final norm and logits, which stand outside the layers. */
+static bool kept(enum value v)
+{
+    return v == VALUE_X || v == VALUE_NORM1 || v == VALUE_QKV || v == VALUE_ROPE ||
+           v == VALUE_ATT || v == VALUE_X1 || v == VALUE_NORM2 || v == VALUE_GATE_UP;
+}
+
+static enum extent rows_extent(enum schedule_id id)
+{
+    if (id == SCHEDULE_TRAIN || id == SCHEDULE_EVAL)
+        return EXTENT_ROWS;
+    return id == SCHEDULE_PREFILL ? EXTENT_CHUNK : EXTENT_ONE;
+}
+
+static void declare_buffers(const struct plan *p, enum schedule_id id, struct schedule *s)
+{
+    enum extent rows = rows_extent(id);
+    for (int v = 1; v < VALUE_COUNT; v++) {
+        s->buffers[v] = (struct buffer){.name = value_names[v],
+                                        .rows = rows,
+                                        .width = value_shape[v].width,
+                                        .kept = id == SCHEDULE_TRAIN && kept((enum value)v)};
+        s->buffers[BUFFER_GRADIENT + v] =
+            (struct buffer){.name = gradient_names[v], .rows = rows, .width = value_shape[v].width};
+    }
+    s->buffers[VALUE_ROPE].name = p->arch->qk_norm && id == SCHEDULE_TRAIN ? "rotated" : "qkv";
+    if (id == SCHEDULE_TRAIN || id == SCHEDULE_EVAL)
+        s->buffers[VALUE_LOGITS].rows = EXTENT_LOSS_ROWS;
+    else if (id == SCHEDULE_PREFILL) {
+        s->buffers[VALUE_LOGITS].rows = EXTENT_SCORE_ROWS;
+        s->buffers[VALUE_NORMF].rows = EXTENT_SCORE_ROWS;
+    }
+    bool keep = id == SCHEDULE_TRAIN;
+    s->buffers[BUFFER_RSTD1] =
+        (struct buffer){.name = "rstd1", .rows = rows, .width = EXTENT_ONE, .kept = keep};
+    s->buffers[BUFFER_RSTD2] =
+        (struct buffer){.name = "rstd2", .rows = rows, .width = EXTENT_ONE, .kept = keep};
+    s->buffers[BUFFER_RSTDF] = (struct buffer){.name = "rstdf", .rows = rows, .width = EXTENT_ONE};
+    s->buffers[BUFFER_HEAD_RSTD] =
+        (struct buffer){.name = "head_rstd", .rows = rows, .width = EXTENT_ALL_HEADS, .kept = keep};
+    s->buffers[BUFFER_LSE] =
+        (struct buffer){.name = "lse", .rows = rows, .width = EXTENT_HEADS, .kept = keep};
+}
+
+/* ---- fusing ---- */
+
+/* Operations of `list` from i that the fusion covers; 0 where it does not match. */
+static int match(const struct fusion *f, const struct op_list *list, int i,
+                 const struct op *fused[MAX_FUSED], int *n_fused)
+{
+    int at = i;
+    *n_fused = 0;
+    for (int k = 0; k < f->n; k++) {
+        bool same = at < list->n && list->ops[at].kind == f->pattern[k].kind &&
+                    list->ops[at].section == list->ops[i].section;
+        if (same && f->single_row && list->ops[at].m != 1)
+            same = false;
+        if (same)
+            fused[(*n_fused)++] = &list->ops[at++];
+        else if (!f->pattern[k].optional)
+            return 0;
+    }
+    return at - i;
+}
+
+static const struct op *find_kind(const struct step *s, enum op_kind kind)
+{
+    for (int i = 0; i < s->n_fused; i++)
+        if (s->fused[i]->kind == kind)
+            return s->fused[i];
+    return NULL;
+}
+
+/* ---- operands ---- */
+
+/* What binding one step needs to know. */
+struct binding {
+    const struct plan *p;
+    enum schedule_id id;
+    const struct schedule *s;
+    struct step *step;
+    enum section section;
+    bool backward;
+};
+
+static void bind(struct binding *b, enum operand_kind kind, int id, enum operand_at at,
+                 bool written)
+{
+    struct step *s = b->step;
+    assert(s->n_operands < MAX_OPERANDS);
+    if (written)
+        s->writes |= 1u << s->n_operands;
+    s->operands[s->n_operands++] = (struct operand){kind, id, at};
+}
+
+static enum operand_at which_copy(const struct binding *b, int buffer, bool written)
+{
+    const struct buffer *f = &b->s->buffers[buffer];
+    if (b->step->loop == LOOP_CHUNKS && buffer != VALUE_LOGITS &&
+        !(b->id == SCHEDULE_PREFILL && buffer == VALUE_NORMF))
+        return AT_CHUNK;
+    if (b->id == SCHEDULE_PREFILL && b->section == SECTION_EXIT && b->step->when == WHEN_LOGITS)
+        return buffer == VALUE_X ? AT_LAST_ROW : AT_WHOLE;
+    if (!f->kept)
+        return AT_WHOLE;
+    if (b->section == SECTION_ENTRY)
+        return AT_FIRST_LAYER;
+    if (b->section == SECTION_EXIT)
+        return AT_LAST_LAYER;
+    return buffer == VALUE_X && written && !b->backward ? AT_NEXT_LAYER : AT_LAYER;
+}
+
+static void bind_buffer(struct binding *b, int buffer, bool written)
+{
+    bind(b, OPERAND_BUFFER, buffer, which_copy(b, buffer, written), written);
+}
+
+static void bind_value(struct binding *b, enum value v, bool written)
+{
+    bind_buffer(b, BUFFER_VALUE + (int)stored_as(b->p, b->id, v), written);
+}
+
+static void bind_gradient(struct binding *b, enum value v, bool written)
+{
+    bind_buffer(b, gradient_buffer(v), written);
+}
+
+static void bind_none(struct binding *b)
+{
+    bind(b, OPERAND_NONE, 0, AT_WHOLE, false);
+}
+
+static void bind_weight(struct binding *b, enum operand_kind kind, enum weight w)
+{
+    if (w == WEIGHT_NONE)
+        bind_none(b);
+    else
+        bind(b, kind, (int)w, weight_rows[w].layer ? AT_LAYER : AT_WHOLE, kind == OPERAND_GRADIENT);
+}
+
+static void bind_plain(struct binding *b, enum operand_kind kind)
+{
+    bool chunk =
+        b->step->loop == LOOP_CHUNKS && (kind == OPERAND_TARGETS || kind == OPERAND_LOSSES);
+    bind(b, kind, 0, chunk ? AT_CHUNK : AT_WHOLE, kind == OPERAND_LOSSES);
+}
+
+static void bind_sums(struct binding *b)
+{
+    bind(b, OPERAND_SUMS, 0, AT_WHOLE, true);
+}
+
+static enum weight weight_of(const struct op *op)
+{
+    return op ? op->weight : WEIGHT_NONE;
+}
+
+static int rstd_buffer(enum weight norm)
+{
+    return norm == WEIGHT_NORM1 ? BUFFER_RSTD1 : norm == WEIGHT_NORM2 ? BUFFER_RSTD2 : BUFFER_RSTDF;
+}
+
+static void bind_matmul(struct binding *b)
+{
+    struct step *s = b->step;
+    const struct op *add = find_kind(s, OP_ADD), *matmul = find_kind(s, OP_MATMUL);
+    bind_value(b, s->fused[s->n_fused - 1]->out, true);
+    bind_value(b, matmul->in[0], false);
+    bind_weight(b, OPERAND_WEIGHT, matmul->weight);
+    bind_weight(b, OPERAND_WEIGHT, weight_of(find_kind(s, OP_BIAS)));
+    if (add)
+        bind_value(b, add->in[1], false);
+    else
+        bind_none(b);
+    bind_plain(b, b->id == SCHEDULE_PREFILL ? OPERAND_SCRATCH : OPERAND_BLOCKS);
+    bind_plain(b, OPERAND_ROWS);
+}
+
+static void bind_matvec(struct binding *b)
+{
+    struct step *s = b->step;
+    const struct op *add = find_kind(s, OP_ADD), *norm = find_kind(s, OP_NORM);
+    const struct op *matmul = find_kind(s, OP_MATMUL);
+    if (s->fused[s->n_fused - 1]->out == VALUE_LOGITS)
+        bind(b, OPERAND_LOGITS, 0, AT_WHOLE, true);
+    else
+        bind_value(b, s->fused[s->n_fused - 1]->out, true);
+    bind_value(b, s->fused[0]->in[0], false);
+    bind_weight(b, OPERAND_WEIGHT, matmul->weight);
+    bind_weight(b, OPERAND_WEIGHT, weight_of(norm));
+    bind_weight(b, OPERAND_WEIGHT, weight_of(find_kind(s, OP_BIAS)));
+    if (add)
+        bind_value(b, add->in[1], false);
+    else
+        bind_none(b);
+    bind_plain(b, OPERAND_SCRATCH);
+}
+
+static void bind_norm(struct binding *b)
+{
+    const struct op *op = b->step->fused[0];
+    bind_value(b, op->out, true);
+    if (b->id == SCHEDULE_TRAIN)
+        bind_buffer(b, rstd_buffer(op->weight), true);
+    else
+        bind_none(b);
+    bind_value(b, op->in[0], false);
+    bind_weight(b, OPERAND_WEIGHT, op->weight);
+    bind_plain(b, OPERAND_ROWS);
+}
+
+static void bind_norm_backward(struct binding *b)
+{
+    const struct op *op = b->step->fused[0];
+    bind_gradient(b, op->out, true);
+    bind_weight(b, OPERAND_GRADIENT, op->weight);
+    bind_gradient(b, op->in[0], false);
+    bind_value(b, op->in[1], false);
+    bind_buffer(b, rstd_buffer(op->weight), false);
+    bind_weight(b, OPERAND_WEIGHT, op->weight);
+    bind_sums(b);
+}
+
+static void bind_rope(struct binding *b)
+{
+    const struct op *norm = find_kind(b->step, OP_HEAD_NORM);
+    bind_value(b, VALUE_ROPE, true);
+    if (norm)
+        bind_buffer(b, BUFFER_HEAD_RSTD, true);
+    else
+        bind_none(b);
+    bind_value(b, VALUE_QKV, false);
+    bind_weight(b, OPERAND_WEIGHT, weight_of(norm));
+    bind_plain(b, OPERAND_ROPE);
+}
+
+static void bind_rope_backward(struct binding *b)
+{
+    const struct op *norm = find_kind(b->step, OP_HEAD_NORM_BW);
+    bind_gradient(b, VALUE_ROPE, true);
+    bind_weight(b, OPERAND_GRADIENT, weight_of(norm));
+    if (norm) {
+        bind_value(b, VALUE_QKV, false);
+        bind_buffer(b, BUFFER_HEAD_RSTD, false);
+    } else {
+        bind_none(b);
+        bind_none(b);
+    }
+    bind_weight(b, OPERAND_WEIGHT, weight_of(norm));
+    bind_plain(b, OPERAND_ROPE);
+    bind_sums(b);
+}
+
+static void bind_cached_rope(struct binding *b)
+{
+    bind_value(b, VALUE_ROPE, true);
+    bind(b, OPERAND_CACHE, 0, AT_LAYER, true);
+    bind_weight(b, OPERAND_WEIGHT, weight_of(find_kind(b->step, OP_HEAD_NORM)));
+    bind_plain(b, OPERAND_ROPE);
+}
+
+static void bind_operands(struct binding *b, enum kernel_kind kind)
+{
+    const struct op *op = b->step->fused[0];
+    switch (kind) {
+    case KERNEL_EMBED:
+    case KERNEL_EMBED_ROW:
+        bind_value(b, VALUE_X, true);
+        bind_weight(b, OPERAND_WEIGHT, WEIGHT_EMBED);
+        bind_plain(b, OPERAND_TOKENS);
+        if (kind == KERNEL_EMBED_ROW)
+            bind_plain(b, OPERAND_ROWS);
+        break;
+    case KERNEL_EMBED_BACKWARD:
+        bind_weight(b, OPERAND_GRADIENT, WEIGHT_EMBED);
+        bind_gradient(b, VALUE_X, false);
+        bind_plain(b, OPERAND_TOKENS);
+        break;
+    case KERNEL_NORM:
+        bind_norm(b);
+        break;
+    case KERNEL_NORM_BACKWARD:
+        bind_norm_backward(b);
+        break;
+    case KERNEL_MATMUL:
+    case KERNEL_PREFILL_MATMUL:
+        bind_matmul(b);
+        break;
+    case KERNEL_MATMUL_DX:
+        bind_gradient(b, op->out, true);
+        bind_gradient(b, op->in[0], false);
+        bind_weight(b, OPERAND_WEIGHT, op->weight);
+        bind_plain(b, OPERAND_BLOCKS);
+        bind_plain(b, OPERAND_ROWS);
+        break;
+    case KERNEL_MATMUL_DW:
+        op = find_kind(b->step, OP_MATMUL_DW);
+        bind_weight(b, OPERAND_GRADIENT, op->weight);
+        bind_weight(b, OPERAND_GRADIENT, weight_of(find_kind(b->step, OP_BIAS_BW)));
+        bind_gradient(b, op->in[0], false);
+        bind_value(b, op->in[1], false);
+        bind_plain(b, OPERAND_SCRATCH);
+        bind_plain(b, OPERAND_ROWS);
+        break;
+    case KERNEL_ROPE:
+        bind_rope(b);
+        break;
+    case KERNEL_ROPE_BACKWARD:
+        bind_rope_backward(b);
+        break;
+    case KERNEL_ATTENTION:
+        bind_value(b, VALUE_ATT, true);
+        bind_buffer(b, BUFFER_LSE, true);
+        bind_value(b, VALUE_ROPE, false);
+        bind_plain(b, OPERAND_SCRATCH);
+        break;
+    case KERNEL_ATTENTION_BACKWARD:
+        bind_gradient(b, VALUE_ROPE, true);
+        bind_gradient(b, VALUE_ATT, false);
+        bind_value(b, VALUE_ATT, false);
+        bind_buffer(b, BUFFER_LSE, false);
+        bind_value(b, VALUE_ROPE, false);
+        bind_plain(b, OPERAND_SCRATCH);
+        break;
+    case KERNEL_SWIGLU:
+        bind_value(b, VALUE_H, true);
+        bind_value(b, VALUE_GATE_UP, false);
+        bind_plain(b, OPERAND_ROWS);
+        break;
+    case KERNEL_SWIGLU_BACKWARD:
+        bind_gradient(b, VALUE_GATE_UP, true);
+        bind_value(b, VALUE_H, true);
+        bind_gradient(b, VALUE_H, false);
+        bind_value(b, VALUE_GATE_UP, false);
+        break;
+    case KERNEL_LOSS:
+        bind_plain(b, OPERAND_LOSSES);
+        bind_value(b, VALUE_LOGITS, true);
+        bind_plain(b, OPERAND_TARGETS);
+        bind_plain(b, OPERAND_SCALE);
+        bind_plain(b, OPERAND_ROWS);
+        break;
+    case KERNEL_PREFILL_ROPE:
+        bind_cached_rope(b);
+        bind_plain(b, OPERAND_PAST);
+        bind_plain(b, OPERAND_ROWS);
+        break;
+    case KERNEL_PREFILL_ATTENTION:
+        bind_value(b, VALUE_ATT, true);
+        bind_value(b, VALUE_ROPE, false);
+        bind(b, OPERAND_CACHE, 0, AT_LAYER, false);
+        bind_plain(b, OPERAND_SCRATCH);
+        bind_plain(b, OPERAND_PAST);
+        bind_plain(b, OPERAND_ROWS);
+        break;
+    case KERNEL_MATVEC:
+        bind_matvec(b);
+        break;
+    case KERNEL_DECODE_ATTENTION:
+        bind_value(b, VALUE_ATT, true);
+        bind_value(b, VALUE_ROPE, false);
+        bind(b, OPERAND_CACHE, 0, AT_LAYER, true);
+        bind_weight(b, OPERAND_WEIGHT, weight_of(find_kind(b->step, OP_HEAD_NORM)));
+        bind_plain(b, OPERAND_ROPE);
+        bind_sums(b);
+        bind_plain(b, OPERAND_PAST);
+        break;
+    case KERNEL_SUM_SQUARES:
+    case KERNEL_ADAMW:
+    case KERNEL_KINDS:
+        break;
+    }
+}
+
+/* ---- kernels: one instance for each distinct shape ---- */
+
+/* The two extents that name a kernel's shape, beside its rows. */
+static void kernel_shape(struct kernel *k, const struct step *s)
+{
+    const struct op *op = s->fused[0];
+    switch (k->kind) {
+    case KERNEL_MATMUL:
+    case KERNEL_PREFILL_MATMUL:
+    case KERNEL_MATVEC:
+        op = find_kind(s, OP_MATMUL);
+        break;
+    case KERNEL_MATMUL_DX:
+    case KERNEL_MATMUL_DW:
+        break;
+    case KERNEL_ROPE:
+    case KERNEL_ROPE_BACKWARD:
+    case KERNEL_PREFILL_ROPE:
+        k->n = EXTENT_QKV;
+        k->k = EXTENT_HEAD_DIM;
+        return;
+    case KERNEL_ATTENTION:
+    case KERNEL_ATTENTION_BACKWARD:
+        k->n = EXTENT_SEQUENCE;
+        k->k = EXTENT_HEAD_DIM;
+        return;
+    case KERNEL_PREFILL_ATTENTION:
+    case KERNEL_DECODE_ATTENTION:
+        k->n = EXTENT_CONTEXT;
+        k->k = EXTENT_HEAD_DIM;
+        return;
+    case KERNEL_SWIGLU:
+    case KERNEL_SWIGLU_BACKWARD:
+        k->n = EXTENT_D_FF;
+        return;
+    case KERNEL_LOSS:
+        k->n = EXTENT_VOCAB;
+        return;
+    case KERNEL_SUM_SQUARES:
+    case KERNEL_ADAMW:
+        k->n = EXTENT_PARAMS;
+        return;
+    default:
+        k->n = EXTENT_D_MODEL;
+        return;
+    }
+    k->n = weight_rows[op->weight].n;
+    k->k = weight_rows[op->weight].k;
+}
+
+static enum extent step_rows(enum schedule_id id, const struct step *s)
+{
+    if (s->loop == LOOP_CHUNKS)
+        return id == SCHEDULE_PREFILL ? EXTENT_SCORE_ROWS : EXTENT_LOSS_ROWS;
+    if (s->when == WHEN_LOGITS || id == SCHEDULE_UPDATE)
+        return EXTENT_ONE;
+    return rows_extent(id);
+}
+
+static bool same_instance(const struct kernel *a, const struct kernel *b)
+{
+    return a->kind == b->kind && a->m == b->m && a->n == b->n && a->k == b->k &&
+           a->bias == b->bias && a->residual == b->residual && a->norm == b->norm &&
+           a->swiglu == b->swiglu && a->head_norm == b->head_norm &&
+           a->accumulate == b->accumulate && a->of_matrix == b->of_matrix;
+}
+
+/* Products are named after their matrix, all others after their kind. */
+static const char *instance_name(struct arena *a, const struct kernel *k, const struct step *s)
+{
+    static const char *const suffix[KERNEL_KINDS] = {
+        [KERNEL_MATMUL_DX] = "_dx", [KERNEL_MATMUL_DW] = "_dw"};
+    const char *name = kernel_kind_names[k->kind];
+    if (k->of_matrix == WEIGHT_NONE) {
+        const char *bare = strncmp(name, "prefill_", 8) == 0  ? name + 8
+                           : strncmp(name, "decode_", 7) == 0 ? name + 7
+                                                              : name;
+        bool final = strncmp(bare, "norm", 4) == 0 && s->fused[0]->weight == WEIGHT_NORMF;
+        return arena_printf(a, "%s_%s%s", k->phase, final ? "final_" : "", bare);
+    }
+    const char *matrix = weight_names[k->of_matrix];
+    for (int i = 0; i < s->n_fused; i++)
+        if (s->fused[i]->out == VALUE_LOGITS || s->fused[i]->in[0] == VALUE_LOGITS)
+            matrix = "head";
+    return arena_printf(a, "%s_%s%s", k->phase, matrix, suffix[k->kind] ? suffix[k->kind] : "");
+}
+
+static enum weight matrix_of(const struct step *s)
+{
+    for (int i = 0; i < s->n_fused; i++) {
+        enum op_kind kind = s->fused[i]->kind;
+        if (kind == OP_MATMUL || kind == OP_MATMUL_DX || kind == OP_MATMUL_DW)
+            return s->fused[i]->weight;
+    }
+    return WEIGHT_NONE;
+}
+
+static int intern_kernel(struct arena *a, struct plan *p, enum schedule_id id,
+                         enum kernel_kind kind, const struct step *s)
+{
+    struct kernel k = {.kind = kind};
+    k.phase = id == SCHEDULE_PREFILL  ? (s->when == WHEN_LOGITS ? "decode" : "prefill")
+              : id == SCHEDULE_DECODE ? "decode"
+                                      : "train";
+    k.m = step_rows(id, s);
+    kernel_shape(&k, s);
+    k.bias = find_kind(s, OP_BIAS) || find_kind(s, OP_BIAS_BW);
+    k.residual = find_kind(s, OP_ADD) != NULL;
+    k.norm = kind == KERNEL_MATVEC && find_kind(s, OP_NORM);
+    k.swiglu = kind == KERNEL_MATVEC && find_kind(s, OP_SWIGLU);
+    k.head_norm = find_kind(s, OP_HEAD_NORM) || find_kind(s, OP_HEAD_NORM_BW);
+    /* The final norm's backward is the first to touch the residual gradient. */
+    k.accumulate = kind == KERNEL_NORM_BACKWARD && s->loop != LOOP_NONE;
+    k.of_matrix = matrix_of(s);
+    int times = s->loop == LOOP_LAYERS || s->loop == LOOP_LAYERS_REVERSED ? p->arch->layers
+                : s->loop == LOOP_CHUNKS && id != SCHEDULE_PREFILL
+                    ? (int)(p->extents[EXTENT_ROWS] / p->extents[EXTENT_LOSS_ROWS])
+                    : 1;
+    for (int i = 0; i < s->n_fused; i++) {
+        const struct op *op = s->fused[i];
+        k.flops += op->flops / times;
+        k.bytes += (op->weight_bytes + op->value_bytes + op->kv_bytes) / times;
+    }
+    for (int i = 0; i < p->n_kernels; i++)
+        if (same_instance(&p->kernels[i], &k)) {
+            if (id != SCHEDULE_EVAL && s->when == WHEN_ALWAYS)
+                p->kernels[i].times += times;
+            return i;
+        }
+    k.times = s->when == WHEN_ALWAYS ? times : 0;
+    k.name = instance_name(a, &k, s);
+    assert(p->n_kernels < MAX_KERNELS);
+    p->kernels[p->n_kernels] = k;
+    return p->n_kernels++;
+}
+
+/* ---- schedules ---- */
+
+static enum loop loop_of(enum schedule_id id, const struct op_list *list, const struct op *op,
+                         enum condition when)
+{
+    bool backward = list->phase == PHASE_TRAIN_BACKWARD;
+    if (op->section == SECTION_LAYER)
+        return backward ? LOOP_LAYERS_REVERSED : LOOP_LAYERS;
+    bool training = id == SCHEDULE_TRAIN || id == SCHEDULE_EVAL;
+    bool logits = op->in[0] == VALUE_LOGITS || op->out == VALUE_LOGITS;
+    if (op->section == SECTION_EXIT && ((training && logits) || when == WHEN_SCORED))
+        return LOOP_CHUNKS;
+    return LOOP_NONE;
+}
+
+/* Row-wise kernels read only their own rows of what other row-wise kernels wrote. */
+static enum partition partition_of(const struct plan *p, enum kernel_kind kind)
+{
+    switch (kind) {
+    case KERNEL_EMBED:
+    case KERNEL_NORM:
+    case KERNEL_NORM_BACKWARD:
+    case KERNEL_MATMUL:
+    case KERNEL_MATMUL_DX:
+    case KERNEL_ROPE:
+    case KERNEL_ROPE_BACKWARD:
+    case KERNEL_SWIGLU:
+    case KERNEL_SWIGLU_BACKWARD:
+    case KERNEL_LOSS:
+    case KERNEL_PREFILL_ROPE:
+    case KERNEL_EMBED_ROW:
+        return PARTITION_ROWS;
+    case KERNEL_ATTENTION:
+    case KERNEL_ATTENTION_BACKWARD:
+        return p->row_is_sequence ? PARTITION_ROWS : PARTITION_OTHER;
+    default:
+        return PARTITION_OTHER;
+    }
+}
+
+static const struct fusion *find_fusion(const struct plan *p, enum schedule_id id,
+                                        const struct op_list *list, int i, struct step *s,
+                                        int *used)
+{
+    for (int f = 0; f < p->target->n_fusions; f++) {
+        const struct fusion *fusion = &p->target->fusions[f];
+        if (!(fusion->schedules & 1u << id))
+            continue;
+        *used = match(fusion, list, i, s->fused, &s->n_fused);
+        if (*used > 0)
+            return fusion;
+    }
+    return NULL;
+}
+
+/* Appends the steps of list's operations in `from`..`to` sections to schedule `id`. */
+static bool schedule_list(struct arena *a, struct plan *p, enum schedule_id id,
+                          const struct op_list *list, enum section from, enum condition when_exit,
+                          const char **why)
+{
+    struct schedule *s = &p->schedules[id];
+    for (int i = 0; i < list->n;) {
+        const struct op *op = &list->ops[i];
+        if (op->section < from && list->phase != PHASE_TRAIN_BACKWARD) {
+            i++;
+            continue;
+        }
+        assert(s->n_steps < MAX_STEPS);
+        struct step *step = &s->steps[s->n_steps];
+        int used = 0;
+        const struct fusion *fusion = find_fusion(p, id, list, i, step, &used);
+        if (!fusion) {
+            *why = arena_printf(a, "target %s has no kernel for %s (%s)", p->target->name, op->name,
+                                op_kind_names[op->kind]);
+            return false;
+        }
+        step->when = op->section == SECTION_EXIT ? when_exit : WHEN_ALWAYS;
+        step->loop = loop_of(id, list, op, step->when);
+        step->partition = partition_of(p, fusion->kernel);
+        step->kernel = intern_kernel(a, p, id, fusion->kernel, step);
+        struct binding b = {p, id, s, step, op->section, list->phase == PHASE_TRAIN_BACKWARD};
+        bind_operands(&b, fusion->kernel);
+        s->n_steps++;
+        i += used;
+    }
+    return true;
+}
+
+/* h is not kept: its gradient product waits until SwiGLU's backward has made h again. */
+static void sink_down_dw(struct schedule *s, const struct plan *p)
+{
+    for (int i = 0; i + 1 < s->n_steps; i++) {
+        struct step *step = &s->steps[i];
+        if (p->kernels[step->kernel].kind != KERNEL_MATMUL_DW ||
+            find_kind(step, OP_MATMUL_DW)->in[1] != VALUE_H)
+            continue;
+        struct step moved = *step;
+        assert(p->kernels[s->steps[i + 1].kernel].kind == KERNEL_SWIGLU_BACKWARD);
+        s->steps[i] = s->steps[i + 1];
+        s->steps[i + 1] = moved;
+        return;
+    }
+}
+
+/* Rows whose logits exist at once: a divisor of `rows`, at most 8 Mi floats of logits, so that they
+ * stay in cache between the head and its gradients. */
+static int64_t loss_rows(int64_t rows, int64_t vocab)
+{
+    int64_t limit = (8 << 20) / vocab;
+    if (limit < 64)
+        limit = 64;
+    int64_t best = 1;
+    for (int64_t n = 1; n <= rows; n++)
+        if (rows % n == 0 && rows / n <= limit) {
+            best = rows / n;
+            break;
+        }
+    return best;
+}
+
+static void set_extents(struct plan *p)
+{
+    const struct arch *a = p->arch;
+    const struct build_options *o = &p->options;
+    int64_t *e = p->extents;
+    e[EXTENT_LAYERS] = a->layers;
+    e[EXTENT_D_MODEL] = a->d_model;
+    e[EXTENT_HEADS] = a->heads;
+    e[EXTENT_KV_HEADS] = a->kv_heads;
+    e[EXTENT_ALL_HEADS] = a->heads + a->kv_heads;
+    e[EXTENT_HEAD_DIM] = a->head_dim;
+    e[EXTENT_D_FF] = a->d_ff;
+    e[EXTENT_GATE_UP] = 2 * (int64_t)a->d_ff;
+    e[EXTENT_VOCAB] = a->vocab;
+    e[EXTENT_DQ] = arch_dq(a);
+    e[EXTENT_DKV] = arch_dkv(a);
+    e[EXTENT_QKV] = arch_dq(a) + 2 * arch_dkv(a);
+    e[EXTENT_CONTEXT] = a->context;
+    e[EXTENT_BATCH] = o->batch;
+    e[EXTENT_SEQUENCE] = o->sequence;
+    e[EXTENT_ROWS] = (int64_t)o->batch * o->sequence;
+    e[EXTENT_LOSS_ROWS] = loss_rows(e[EXTENT_ROWS], a->vocab);
+    e[EXTENT_CHUNK] = o->chunk;
+    e[EXTENT_SCORE_ROWS] = loss_rows(o->chunk, a->vocab);
+    e[EXTENT_ONE] = 1;
+    e[EXTENT_PARAMS] = slab_floats(p, NULL);
+}
+
+static void build_lists(struct plan *p)
+{
+    const struct build_options *o = &p->options;
+    struct workload train = {.batch = o->batch, .tokens = o->sequence};
+    struct workload prefill = {.batch = 1, .tokens = o->chunk, .weights = o->weights};
+    struct workload decode = {
+        .batch = 1, .tokens = 1, .past = p->arch->context / 2, .weights = o->weights};
+    ops_build(p->arch, PHASE_TRAIN_FORWARD, &train, &p->lists[PHASE_TRAIN_FORWARD]);
+    ops_build(p->arch, PHASE_TRAIN_BACKWARD, &train, &p->lists[PHASE_TRAIN_BACKWARD]);
+    ops_build(p->arch, PHASE_OPTIMISER, &train, &p->lists[PHASE_OPTIMISER]);
+    ops_build(p->arch, PHASE_PREFILL, &prefill, &p->lists[PHASE_PREFILL]);
+    ops_build(p->arch, PHASE_DECODE, &decode, &p->lists[PHASE_DECODE]);
+    prefill.all_logits = true;
+    ops_build(p->arch, PHASE_PREFILL, &prefill, &p->score);
+}
+
+bool plan_build(struct arena *a, const struct arch *arch, const struct target *target,
+                const struct build_options *o, struct plan *out, const char **why)
+{
+    *out = (struct plan){.arch = arch, .target = target, .options = *o};
+    out->row_is_sequence = o->batch >= o->threads && o->batch % o->threads == 0;
+    set_extents(out);
+    build_lists(out);
+    for (int id = 0; id < SCHEDULE_COUNT; id++)
+        declare_buffers(out, (enum schedule_id)id, &out->schedules[id]);
+    const struct op_list *l = out->lists;
+    bool ok =
+        schedule_list(a, out, SCHEDULE_TRAIN, &l[PHASE_TRAIN_FORWARD], SECTION_ENTRY, WHEN_ALWAYS,
+                      why) &&
+        schedule_list(a, out, SCHEDULE_TRAIN, &l[PHASE_TRAIN_BACKWARD], SECTION_ENTRY, WHEN_ALWAYS,
+                      why) &&
+        schedule_list(a, out, SCHEDULE_EVAL, &l[PHASE_TRAIN_FORWARD], SECTION_ENTRY, WHEN_ALWAYS,
+                      why) &&
+        schedule_list(a, out, SCHEDULE_PREFILL, &l[PHASE_PREFILL], SECTION_ENTRY, WHEN_LOGITS,
+                      why) &&
+        schedule_list(a, out, SCHEDULE_PREFILL, &out->score, SECTION_EXIT, WHEN_SCORED, why) &&
+        schedule_list(a, out, SCHEDULE_DECODE, &l[PHASE_DECODE], SECTION_ENTRY, WHEN_ALWAYS, why) &&
+        schedule_list(a, out, SCHEDULE_UPDATE, &l[PHASE_OPTIMISER], SECTION_ENTRY, WHEN_ALWAYS,
+                      why);
+    if (!ok)
+        return false;
+    sink_down_dw(&out->schedules[SCHEDULE_TRAIN], out);
+    for (int id = 0; id < SCHEDULE_COUNT; id++) {
+        layout_buffers(out, &out->schedules[id]);
+        place_barriers(out, &out->schedules[id]);
+    }
+    return true;
+}

@@ -1,0 +1,180 @@
+/* plan_print.c - the plan as text, and the check of what plan.c and layout.c promise. */
+#include "codegen.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* ---- printing ---- */
+
+static const char *operand_text(const struct schedule *s, const struct operand *o)
+{
+    static const char *const plain[] = {
+        [OPERAND_NONE] = "-",          [OPERAND_TOKENS] = "tokens",   [OPERAND_TARGETS] = "targets",
+        [OPERAND_LOSSES] = "losses",   [OPERAND_LOGITS] = "logits",   [OPERAND_SCALE] = "scale",
+        [OPERAND_ROPE] = "rope_table", [OPERAND_CACHE] = "cache",     [OPERAND_PAST] = "past",
+        [OPERAND_ROWS] = "rows",       [OPERAND_SCRATCH] = "scratch", [OPERAND_BLOCKS] = "blocks",
+        [OPERAND_SUMS] = "sums",
+    };
+    if (o->kind == OPERAND_BUFFER)
+        return s->buffers[o->id].name;
+    if (o->kind == OPERAND_WEIGHT || o->kind == OPERAND_GRADIENT)
+        return weight_rows[o->id].name;
+    return plain[o->kind];
+}
+
+static void print_operands(const struct schedule *s, const struct step *step, FILE *out)
+{
+    static const char *const at[] = {
+        [AT_WHOLE] = "",           [AT_FIRST_LAYER] = "[0]", [AT_LAYER] = "[l]",
+        [AT_NEXT_LAYER] = "[l+1]", [AT_LAST_LAYER] = "[L]",  [AT_CHUNK] = "[c]",
+        [AT_LAST_ROW] = "[last]",
+    };
+    for (int k = 0; k < step->n_operands; k++) {
+        const struct operand *o = &step->operands[k];
+        fprintf(out, " %s%s%s%s", step->writes & 1u << k ? "=" : "",
+                o->kind == OPERAND_GRADIENT ? "d" : "", operand_text(s, o), at[o->at]);
+    }
+}
+
+static void print_step(const struct plan *p, const struct schedule *s, const struct step *step,
+                       FILE *out)
+{
+    const struct kernel *k = &p->kernels[step->kernel];
+    if (step->barrier)
+        fprintf(out, "    ---- barrier\n");
+    fprintf(out, "    %-24s %-5s", k->name, step->partition == PARTITION_ROWS ? "rows" : "other");
+    for (int i = 0; i < step->n_fused; i++)
+        fprintf(out, "%s%s", i ? "+" : " ", step->fused[i]->name);
+    fprintf(out, " :");
+    print_operands(s, step, out);
+    fputc('\n', out);
+}
+
+static void print_loop_head(const struct step *step, FILE *out)
+{
+    static const char *const loops[] = {[LOOP_NONE] = "once",
+                                        [LOOP_LAYERS] = "layers, first to last",
+                                        [LOOP_LAYERS_REVERSED] = "layers, last to first",
+                                        [LOOP_CHUNKS] = "chunks of rows"};
+    static const char *const when[] = {
+        [WHEN_ALWAYS] = "", [WHEN_SCORED] = ", when scored", [WHEN_LOGITS] = ", when logits"};
+    fprintf(out, "  %s%s\n", loops[step->loop], when[step->when]);
+}
+
+static void print_schedule(const struct plan *p, enum schedule_id id, FILE *out)
+{
+    const struct schedule *s = &p->schedules[id];
+    fprintf(out, "schedule %s\n", schedule_names[id]);
+    for (int i = 0; i < s->n_steps; i++) {
+        const struct step *step = &s->steps[i];
+        if (i == 0 || step->loop != step[-1].loop || step->when != step[-1].when)
+            print_loop_head(step, out);
+        print_step(p, s, step, out);
+    }
+    if (s->work_floats)
+        fprintf(out, "  workspace %zu floats\n", s->work_floats);
+    for (int b = 0; b < BUFFER_COUNT; b++)
+        if (s->buffers[b].used)
+            fprintf(out, "    %-10s [%s%s][%s]  steps %d..%d  offset %zu\n", s->buffers[b].name,
+                    s->buffers[b].kept ? "LAYERS][" : "", extent_names[s->buffers[b].rows],
+                    extent_names[s->buffers[b].width], s->buffers[b].first, s->buffers[b].last,
+                    s->buffers[b].offset);
+}
+
+void plan_print(const struct plan *p, FILE *out)
+{
+    fprintf(out, "plan %s for %s, %d threads, %s weights, %s\n", p->arch->name, p->target->name,
+            p->options.threads, dtype_names[p->options.weights],
+            p->options.generic ? "generic" : "specialised");
+    fprintf(out, "extents\n");
+    for (int e = 1; e < EXTENT_ONE; e++)
+        fprintf(out, "  %-16s %lld\n", extent_names[e], (long long)p->extents[e]);
+    fprintf(out, "kernels\n");
+    for (int i = 0; i < p->n_kernels; i++) {
+        const struct kernel *k = &p->kernels[i];
+        fprintf(out, "  %-26s %-20s m %s n %s k %s  x %d  %.3f MFLOP %.3f MB\n", k->name,
+                kernel_kind_names[k->kind], extent_names[k->m], extent_names[k->n],
+                extent_names[k->k], k->times, k->flops / 1e6, k->bytes / 1e6);
+    }
+    for (int id = 0; id < SCHEDULE_COUNT; id++)
+        print_schedule(p, (enum schedule_id)id, out);
+}
+
+/* ---- verifying ---- */
+
+static bool operation_done_once(const struct schedule *s, const struct op *op)
+{
+    int times = 0;
+    for (int i = 0; i < s->n_steps; i++)
+        for (int k = 0; k < s->steps[i].n_fused; k++)
+            times += s->steps[i].fused[k] == op;
+    return times == 1;
+}
+
+static bool all_done(const struct plan *p, enum schedule_id id, enum phase phase)
+{
+    for (int i = 0; i < p->lists[phase].n; i++)
+        if (!operation_done_once(&p->schedules[id], &p->lists[phase].ops[i]))
+            return false;
+    return true;
+}
+
+/* Every buffer that a step reads was written by an earlier one, or by an earlier turn of its loop.
+ */
+static bool defined_before_read(const struct schedule *s)
+{
+    bool written[BUFFER_COUNT] = {false};
+    for (int i = 0; i < s->n_steps; i++)
+        for (int pass = 0; pass < 2; pass++)
+            for (int k = 0; k < s->steps[i].n_operands; k++) {
+                const struct operand *o = &s->steps[i].operands[k];
+                bool writes = s->steps[i].writes & 1u << k;
+                if (o->kind != OPERAND_BUFFER || writes != (pass == 1))
+                    continue;
+                if (writes)
+                    written[o->id] = true;
+                else if (!written[o->id])
+                    return false;
+            }
+    return true;
+}
+
+static bool live_buffers_apart(const struct plan *p, const struct schedule *s)
+{
+    for (int i = 0; i < BUFFER_COUNT; i++)
+        for (int j = i + 1; j < BUFFER_COUNT; j++) {
+            const struct buffer *a = &s->buffers[i], *b = &s->buffers[j];
+            if (!a->used || !b->used || a->first > b->last || b->first > a->last)
+                continue;
+            if (a->offset < b->offset + buffer_floats(p, j, b) &&
+                b->offset < a->offset + buffer_floats(p, i, a))
+                return false;
+        }
+    return true;
+}
+
+bool plan_verify(const struct plan *p, const char **why)
+{
+    static const struct {
+        enum schedule_id id;
+        enum phase phase;
+    } covers[] = {{SCHEDULE_TRAIN, PHASE_TRAIN_FORWARD}, {SCHEDULE_TRAIN, PHASE_TRAIN_BACKWARD},
+                  {SCHEDULE_EVAL, PHASE_TRAIN_FORWARD},  {SCHEDULE_PREFILL, PHASE_PREFILL},
+                  {SCHEDULE_DECODE, PHASE_DECODE},       {SCHEDULE_UPDATE, PHASE_OPTIMISER}};
+    for (size_t i = 0; i < sizeof covers / sizeof covers[0]; i++)
+        if (!all_done(p, covers[i].id, covers[i].phase)) {
+            *why = "an operation is done twice or never";
+            return false;
+        }
+    for (int id = 0; id < SCHEDULE_COUNT; id++) {
+        if (!defined_before_read(&p->schedules[id])) {
+            *why = "a buffer is read before it is written";
+            return false;
+        }
+        if (!live_buffers_apart(p, &p->schedules[id])) {
+            *why = "two live buffers overlap";
+            return false;
+        }
+    }
+    return true;
+}

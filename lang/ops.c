@@ -1,0 +1,313 @@
+/* ops.c - from an architecture to one list of operations per phase.
+ *
+ * Everything that prices a model and everything that builds one reads these lists, so that what the
+ * search predicts is what the program runs. Operations are the model's own, before any fusion: the
+ * planner of a target decides which of them become one kernel. FLOPs count two a multiply-add. */
+#include "lang.h"
+
+#include <string.h>
+
+const char *const phase_names[PHASE_COUNT] = {
+    [PHASE_TRAIN_FORWARD] = "train forward",
+    [PHASE_TRAIN_BACKWARD] = "train backward",
+    [PHASE_OPTIMISER] = "optimiser",
+    [PHASE_PREFILL] = "prefill",
+    [PHASE_DECODE] = "decode",
+};
+
+const char *const op_kind_names[OP_KIND_COUNT] = {
+    [OP_EMBED] = "embed",
+    [OP_NORM] = "norm",
+    [OP_MATMUL] = "matmul",
+    [OP_BIAS] = "bias",
+    [OP_HEAD_NORM] = "head_norm",
+    [OP_ROPE] = "rope",
+    [OP_KV_WRITE] = "kv_write",
+    [OP_ATTENTION] = "attention",
+    [OP_SWIGLU] = "swiglu",
+    [OP_ADD] = "add",
+    [OP_LOSS] = "loss",
+    [OP_EMBED_BW] = "embed_bw",
+    [OP_NORM_BW] = "norm_bw",
+    [OP_MATMUL_DX] = "matmul_dx",
+    [OP_MATMUL_DW] = "matmul_dw",
+    [OP_BIAS_BW] = "bias_bw",
+    [OP_HEAD_NORM_BW] = "head_norm_bw",
+    [OP_ROPE_BW] = "rope_bw",
+    [OP_ATTENTION_BW] = "attention_bw",
+    [OP_SWIGLU_BW] = "swiglu_bw",
+    [OP_GRAD_NORM] = "grad_norm",
+    [OP_ADAMW] = "adamw",
+};
+
+const char *const value_names[VALUE_COUNT] = {
+    [VALUE_NONE] = "-",          [VALUE_TOKENS] = "tokens", [VALUE_X] = "x",
+    [VALUE_NORM1] = "norm1",     [VALUE_QKV] = "qkv",       [VALUE_ROPE] = "rope",
+    [VALUE_ATT] = "att",         [VALUE_X1] = "x1",         [VALUE_NORM2] = "norm2",
+    [VALUE_GATE_UP] = "gate_up", [VALUE_H] = "h",           [VALUE_NORMF] = "normf",
+    [VALUE_LOGITS] = "logits",
+};
+
+const char *const weight_names[WEIGHT_COUNT] = {
+    [WEIGHT_NONE] = "-",    [WEIGHT_EMBED] = "embed",       [WEIGHT_NORM1] = "norm1",
+    [WEIGHT_QKV] = "qkv",   [WEIGHT_QKV_BIAS] = "qkv_bias", [WEIGHT_HEAD_NORM] = "head_norm",
+    [WEIGHT_O] = "o",       [WEIGHT_NORM2] = "norm2",       [WEIGHT_GATE_UP] = "gate_up",
+    [WEIGHT_DOWN] = "down", [WEIGHT_NORMF] = "normf",       [WEIGHT_HEAD] = "head",
+};
+
+/* The list under construction with what every operation's counts need. */
+struct builder {
+    const struct arch *a;
+    const struct workload *w;
+    struct op_list *out;
+    enum section section;
+    double value, weight; /* bytes of one activation and of one weight */
+};
+
+static struct op *add(struct builder *b, enum op_kind kind, const char *name, int64_t m, int64_t n,
+                      int64_t k)
+{
+    struct op *op = &b->out->ops[b->out->n++];
+    memset(op, 0, sizeof *op);
+    op->kind = kind;
+    op->section = b->section;
+    op->name = name;
+    op->m = m;
+    op->n = n;
+    op->k = k;
+    op->times = b->section == SECTION_LAYER ? b->a->layers : 1;
+    return op;
+}
+
+static struct op *wire(struct op *op, enum value in0, enum value in1, enum value out,
+                       enum weight weight)
+{
+    op->in[0] = in0;
+    op->in[1] = in1;
+    op->out = out;
+    op->weight = weight;
+    return op;
+}
+
+/* FLOPs and activation elements of one call; all calls are counted. */
+static struct op *count(struct builder *b, struct op *op, double flops, double values)
+{
+    op->flops = flops * op->times;
+    op->value_bytes = values * b->value * op->times;
+    return op;
+}
+
+static void matmul(struct builder *b, const char *name, int64_t m, int64_t n, int64_t k,
+                   enum value in, enum value out, enum weight weight)
+{
+    struct op *op = wire(add(b, OP_MATMUL, name, m, n, k), in, VALUE_NONE, out, weight);
+    count(b, op, 2.0 * m * n * k, (double)m * (n + k));
+    op->weight_bytes = (double)n * k * b->weight * op->times;
+}
+
+/* An operation that reads and writes rows of width n, with `flops` an element. */
+static struct op *rowwise(struct builder *b, enum op_kind kind, const char *name, int64_t m,
+                          int64_t n, double flops, double passes)
+{
+    return count(b, add(b, kind, name, m, n, 0), flops * m * n, passes * m * n);
+}
+
+static void norm(struct builder *b, const char *name, int64_t m, enum value in, enum value out,
+                 enum weight weight)
+{
+    wire(rowwise(b, OP_NORM, name, m, b->a->d_model, 4, 2), in, VALUE_NONE, out, weight);
+}
+
+/* Mean number of keys that a query sees: the cached ones and, causally, its own pass's. */
+static double mean_keys(const struct workload *w)
+{
+    return w->past + (w->tokens + 1) / 2.0;
+}
+
+static void attention_block(struct builder *b, int64_t m, bool cached)
+{
+    const struct arch *a = b->a;
+    int64_t d = a->d_model, dq = arch_dq(a), dkv = arch_dkv(a), qkv = dq + 2 * dkv;
+    norm(b, "norm1", m, VALUE_X, VALUE_NORM1, WEIGHT_NORM1);
+    matmul(b, "qkv", m, qkv, d, VALUE_NORM1, VALUE_QKV, WEIGHT_QKV);
+    if (a->qkv_bias)
+        wire(rowwise(b, OP_BIAS, "qkv_bias", m, qkv, 1, 2), VALUE_QKV, VALUE_NONE, VALUE_QKV,
+             WEIGHT_QKV_BIAS);
+    if (a->qk_norm) {
+        struct op *op = add(b, OP_HEAD_NORM, "head_norm", m, a->heads + a->kv_heads, a->head_dim);
+        wire(op, VALUE_QKV, VALUE_NONE, VALUE_ROPE, WEIGHT_HEAD_NORM);
+        count(b, op, 4.0 * m * (dq + dkv), 2.0 * m * (dq + dkv));
+    }
+    wire(rowwise(b, OP_ROPE, "rope", m, dq + dkv, 3, 2), a->qk_norm ? VALUE_ROPE : VALUE_QKV,
+         VALUE_NONE, VALUE_ROPE, WEIGHT_NONE);
+    if (cached) {
+        struct op *op = wire(add(b, OP_KV_WRITE, "kv_write", m, 2 * dkv, 0), VALUE_ROPE, VALUE_NONE,
+                             VALUE_NONE, WEIGHT_NONE);
+        op->kv_bytes = (double)m * 2 * dkv * dtype_bytes(b->w->kv) * op->times;
+    }
+    double keys = mean_keys(b->w);
+    struct op *op = add(b, OP_ATTENTION, "attention", m, (int64_t)(keys + 0.5), a->head_dim);
+    wire(op, VALUE_ROPE, VALUE_NONE, VALUE_ATT, WEIGHT_NONE);
+    count(b, op, 4.0 * m * keys * dq, (double)m * (2 * dq + (cached ? 0 : 2 * dkv)));
+    if (cached)
+        op->kv_bytes =
+            b->w->batch * (b->w->past + b->w->tokens) * 2 * dkv * dtype_bytes(b->w->kv) * op->times;
+    matmul(b, "o", m, d, dq, VALUE_ATT, VALUE_X1, WEIGHT_O);
+    wire(rowwise(b, OP_ADD, "residual1", m, d, 1, 3), VALUE_X1, VALUE_X, VALUE_X1, WEIGHT_NONE);
+}
+
+static void mlp_block(struct builder *b, int64_t m)
+{
+    const struct arch *a = b->a;
+    int64_t d = a->d_model, f = a->d_ff;
+    norm(b, "norm2", m, VALUE_X1, VALUE_NORM2, WEIGHT_NORM2);
+    matmul(b, "gate_up", m, 2 * f, d, VALUE_NORM2, VALUE_GATE_UP, WEIGHT_GATE_UP);
+    wire(rowwise(b, OP_SWIGLU, "swiglu", m, f, 8, 3), VALUE_GATE_UP, VALUE_NONE, VALUE_H,
+         WEIGHT_NONE);
+    matmul(b, "down", m, d, f, VALUE_H, VALUE_X, WEIGHT_DOWN);
+    wire(rowwise(b, OP_ADD, "residual2", m, d, 1, 3), VALUE_X, VALUE_X1, VALUE_X, WEIGHT_NONE);
+}
+
+static enum weight head_weight(const struct arch *a)
+{
+    return a->tied ? WEIGHT_EMBED : WEIGHT_HEAD;
+}
+
+static void forward(struct builder *b, bool cached, bool loss)
+{
+    const struct arch *a = b->a;
+    int64_t m = (int64_t)b->w->batch * b->w->tokens, d = a->d_model;
+    b->section = SECTION_ENTRY;
+    struct op *op = rowwise(b, OP_EMBED, "embed", m, d, 0, 1);
+    wire(op, VALUE_TOKENS, VALUE_NONE, VALUE_X, WEIGHT_EMBED);
+    op->weight_bytes = (double)m * d * b->weight;
+    b->section = SECTION_LAYER;
+    attention_block(b, m, cached);
+    mlp_block(b, m);
+    b->section = SECTION_EXIT;
+    int64_t rows = loss || b->w->all_logits ? m : b->w->batch;
+    norm(b, "normf", rows, VALUE_X, VALUE_NORMF, WEIGHT_NORMF);
+    matmul(b, "head", rows, a->vocab, d, VALUE_NORMF, VALUE_LOGITS, head_weight(a));
+    if (loss || b->w->all_logits)
+        wire(rowwise(b, OP_LOSS, "loss", rows, a->vocab, 8, 2), VALUE_LOGITS, VALUE_TOKENS,
+             VALUE_LOGITS, WEIGHT_NONE);
+}
+
+/* Gradients of y = x w^T: `in` is the input's name, `out` the output's. */
+static void matmul_gradients(struct builder *b, const char *dx, const char *dw, int64_t m,
+                             int64_t n, int64_t k, enum value in, enum value out,
+                             enum weight weight)
+{
+    struct op *op = wire(add(b, OP_MATMUL_DX, dx, m, n, k), out, VALUE_NONE, in, weight);
+    count(b, op, 2.0 * m * n * k, (double)m * (n + k));
+    op->weight_bytes = (double)n * k * b->weight * op->times;
+    op = wire(add(b, OP_MATMUL_DW, dw, m, n, k), out, in, VALUE_NONE, weight);
+    count(b, op, 2.0 * m * n * k, (double)m * (n + k));
+    op->weight_bytes = 2.0 * n * k * 4 * op->times; /* the fp32 gradient, read and written */
+}
+
+static void norm_gradient(struct builder *b, const char *name, int64_t m, enum value in,
+                          enum value out, enum weight weight)
+{
+    wire(rowwise(b, OP_NORM_BW, name, m, b->a->d_model, 9, 4), out, in, in, weight);
+}
+
+static void layer_backward(struct builder *b, int64_t m)
+{
+    const struct arch *a = b->a;
+    int64_t d = a->d_model, f = a->d_ff, dq = arch_dq(a), dkv = arch_dkv(a), qkv = dq + 2 * dkv;
+    matmul_gradients(b, "down_dx", "down_dw", m, d, f, VALUE_H, VALUE_X, WEIGHT_DOWN);
+    wire(rowwise(b, OP_SWIGLU_BW, "swiglu_bw", m, f, 16, 6), VALUE_H, VALUE_GATE_UP, VALUE_GATE_UP,
+         WEIGHT_NONE);
+    matmul_gradients(b, "gate_up_dx", "gate_up_dw", m, 2 * f, d, VALUE_NORM2, VALUE_GATE_UP,
+                     WEIGHT_GATE_UP);
+    norm_gradient(b, "norm2_bw", m, VALUE_X1, VALUE_NORM2, WEIGHT_NORM2);
+    matmul_gradients(b, "o_dx", "o_dw", m, d, dq, VALUE_ATT, VALUE_X1, WEIGHT_O);
+    struct op *op =
+        add(b, OP_ATTENTION_BW, "attention_bw", m, (int64_t)(mean_keys(b->w) + 0.5), a->head_dim);
+    wire(op, VALUE_ATT, VALUE_ROPE, VALUE_ROPE, WEIGHT_NONE);
+    count(b, op, 10.0 * m * mean_keys(b->w) * dq, (double)m * (4 * dq + 4 * dkv));
+    wire(rowwise(b, OP_ROPE_BW, "rope_bw", m, dq + dkv, 3, 2), VALUE_ROPE, VALUE_NONE,
+         a->qk_norm ? VALUE_ROPE : VALUE_QKV, WEIGHT_NONE);
+    if (a->qk_norm) {
+        op = add(b, OP_HEAD_NORM_BW, "head_norm_bw", m, a->heads + a->kv_heads, a->head_dim);
+        wire(op, VALUE_ROPE, VALUE_QKV, VALUE_QKV, WEIGHT_HEAD_NORM);
+        count(b, op, 9.0 * m * (dq + dkv), 4.0 * m * (dq + dkv));
+    }
+    matmul_gradients(b, "qkv_dx", "qkv_dw", m, qkv, d, VALUE_NORM1, VALUE_QKV, WEIGHT_QKV);
+    if (a->qkv_bias)
+        wire(rowwise(b, OP_BIAS_BW, "qkv_bias_bw", m, qkv, 1, 1), VALUE_QKV, VALUE_NONE, VALUE_NONE,
+             WEIGHT_QKV_BIAS);
+    norm_gradient(b, "norm1_bw", m, VALUE_X, VALUE_NORM1, WEIGHT_NORM1);
+}
+
+static void backward(struct builder *b)
+{
+    const struct arch *a = b->a;
+    int64_t m = (int64_t)b->w->batch * b->w->tokens, d = a->d_model;
+    b->section = SECTION_EXIT;
+    matmul_gradients(b, "head_dx", "head_dw", m, a->vocab, d, VALUE_NORMF, VALUE_LOGITS,
+                     head_weight(a));
+    norm_gradient(b, "normf_bw", m, VALUE_X, VALUE_NORMF, WEIGHT_NORMF);
+    b->section = SECTION_LAYER;
+    layer_backward(b, m);
+    b->section = SECTION_ENTRY;
+    struct op *op = rowwise(b, OP_EMBED_BW, "embed_bw", m, d, 1, 1);
+    wire(op, VALUE_X, VALUE_TOKENS, VALUE_NONE, WEIGHT_EMBED);
+    op->weight_bytes = 2.0 * m * d * 4;
+}
+
+static void optimiser(struct builder *b)
+{
+    int64_t n = arch_total_params(b->a);
+    b->section = SECTION_EXIT;
+    struct op *op = add(b, OP_GRAD_NORM, "grad_norm", 1, n, 0);
+    op->flops = 2.0 * n;
+    op->weight_bytes = 4.0 * n;
+    op = add(b, OP_ADAMW, "adamw", 1, n, 0);
+    op->flops = 14.0 * n;
+    op->weight_bytes = 32.0 * n; /* parameter, gradient and two moments, read and written */
+}
+
+void ops_build(const struct arch *a, enum phase phase, const struct workload *w,
+               struct op_list *out)
+{
+    struct builder b = {.a = a, .w = w, .out = out};
+    b.value = dtype_bytes(w->values);
+    b.weight = dtype_bytes(w->weights);
+    out->phase = phase;
+    out->n = 0;
+    switch (phase) {
+    case PHASE_TRAIN_FORWARD:
+        forward(&b, false, true);
+        break;
+    case PHASE_TRAIN_BACKWARD:
+        backward(&b);
+        break;
+    case PHASE_OPTIMISER:
+        optimiser(&b);
+        break;
+    case PHASE_PREFILL:
+    case PHASE_DECODE:
+        forward(&b, true, false);
+        break;
+    case PHASE_COUNT:
+        break;
+    }
+}
+
+void ops_print(const struct op_list *l, FILE *out)
+{
+    static const char *const sections[] = {"entry", "layer", "exit"};
+    fprintf(out, "%s\n", phase_names[l->phase]);
+    fprintf(out, "  %-6s %-13s %-13s %4s %9s %9s %7s  %-9s %-9s %-9s %12s %12s\n", "where", "name",
+            "operation", "x", "m", "n", "k", "in", "out", "weight", "MFLOP", "MB");
+    for (int i = 0; i < l->n; i++) {
+        const struct op *o = &l->ops[i];
+        fprintf(out, "  %-6s %-13s %-13s %4d %9lld %9lld %7lld  %-9s %-9s %-9s %12.3f %12.3f\n",
+                sections[o->section], o->name, op_kind_names[o->kind], o->times, (long long)o->m,
+                (long long)o->n, (long long)o->k, value_names[o->in[0]], value_names[o->out],
+                weight_names[o->weight], o->flops / 1e6,
+                (o->weight_bytes + o->value_bytes + o->kv_bytes) / 1e6);
+    }
+}

@@ -1,0 +1,436 @@
+/* cost.c - what a list of operations takes on a device, and every metric that follows from it.
+ *
+ * An operation takes the longer of its arithmetic and its traffic, plus what it costs to start. How
+ * far below the device's peak each kind of operation stays is one table, `prices`. */
+#include "law.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- one operation --------------------------------------------------------------------------- */
+
+enum unit { UNIT_MATRIX, UNIT_ATTENTION, UNIT_VECTOR };
+
+enum {
+    TRAIN = 1 << PHASE_TRAIN_FORWARD | 1 << PHASE_TRAIN_BACKWARD | 1 << PHASE_OPTIMISER,
+    PREFILL = 1 << PHASE_PREFILL,
+    DECODE = 1 << PHASE_DECODE,
+    ALWAYS = TRAIN | PREFILL | DECODE
+};
+
+/* `rate` scales the efficiency of the unit that does the arithmetic. In the phases of `fused` the
+ * operation is done by a neighbour's kernel: it starts nothing, its arithmetic hides behind the
+ * neighbour's, and only `residue` of its activation traffic remains. */
+static const struct price {
+    enum unit unit;
+    double rate;
+    unsigned fused;
+    double residue;
+} prices[OP_KIND_COUNT] = {
+    [OP_EMBED] = {UNIT_VECTOR, 1, 0, 1},
+    [OP_NORM] = {UNIT_VECTOR, 1, DECODE, 0},
+    [OP_MATMUL] = {UNIT_MATRIX, 1, 0, 1},
+    [OP_BIAS] = {UNIT_VECTOR, 1, ALWAYS, 0},
+    [OP_HEAD_NORM] = {UNIT_VECTOR, 1, ALWAYS, 0},
+    [OP_ROPE] = {UNIT_VECTOR, 1, DECODE, 0},
+    [OP_KV_WRITE] = {UNIT_VECTOR, 1, ALWAYS, 0},
+    [OP_ATTENTION] = {UNIT_ATTENTION, 1, 0, 1},
+    [OP_SWIGLU] = {UNIT_VECTOR, 0.5, DECODE, 0},
+    [OP_ADD] = {UNIT_VECTOR, 1, ALWAYS, 1.0 / 3},
+    [OP_LOSS] = {UNIT_VECTOR, 0.5, 0, 1},
+    [OP_EMBED_BW] = {UNIT_VECTOR, 1, 0, 1},
+    [OP_NORM_BW] = {UNIT_VECTOR, 1, 0, 1},
+    [OP_MATMUL_DX] = {UNIT_MATRIX, 1, 0, 1},
+    [OP_MATMUL_DW] = {UNIT_MATRIX, 1, 0, 1},
+    [OP_BIAS_BW] = {UNIT_VECTOR, 1, ALWAYS, 0},
+    [OP_HEAD_NORM_BW] = {UNIT_VECTOR, 1, ALWAYS, 0},
+    [OP_ROPE_BW] = {UNIT_VECTOR, 1, 0, 1},
+    /* FlashAttention-3 on H100 at 2k to 4k: backward 316 to 444, forward 560 to 667 TFLOP/s. */
+    [OP_ATTENTION_BW] = {UNIT_ATTENTION, 0.62, 0, 1},
+    [OP_SWIGLU_BW] = {UNIT_VECTOR, 0.5, 0, 1},
+    [OP_GRAD_NORM] = {UNIT_VECTOR, 1, 0, 1},
+    [OP_ADAMW] = {UNIT_VECTOR, 1, 0, 1},
+};
+
+/* Elementwise work reaches this fraction of the fp32 peak (loads, exponentials, reductions): an
+ * estimate, as are the rates below 1 of vector rows above. */
+static const double vector_efficiency = 0.25;
+
+/* A CPU widens packed weights on the fly: cost of one weight in fused multiply-adds. Every pass
+ * over the weights pays it once, and a pass takes at most `widen_rows` rows. */
+static const double widen_cost[DTYPE_COUNT] = {[DTYPE_F32] = 0, [DTYPE_BF16] = 1, [DTYPE_I8] = 2};
+static const double widen_rows = 512;
+
+static bool is_cpu(const struct device *d)
+{
+    return d->threads > 0;
+}
+
+/* Products of two operand types run at the slower one's rate: narrow weights are widened. */
+static double matrix_rate(const struct device *d, const struct workload *w)
+{
+    double weights = d->flops[w->weights], values = d->flops[w->values];
+    if (weights <= 0 || (values > 0 && values < weights))
+        weights = values;
+    return weights > 0 ? weights : d->flops[DTYPE_F32];
+}
+
+/* The rates that one phase sees. */
+struct rates {
+    double matrix, attention, vector; /* FLOP/s reached */
+    double stored;                    /* bytes/s of weights and KV cache */
+    double cache, memory;             /* bytes/s of activations, by whether they fit */
+};
+
+/* A working set that fits is read from cache; one twice as large never is; between the two the part
+ * that stays resident falls linearly. */
+static double streaming_rate(const struct device *d, double bytes)
+{
+    if (d->cache_bandwidth <= 0 || d->cache_bytes <= 0)
+        return d->memory_bandwidth;
+    double resident = fmin(1, fmax(0, 2 - bytes / d->cache_bytes));
+    double slow = d->memory_bandwidth, fast = fmax(d->cache_bandwidth, slow);
+    return 1 / (resident / fast + (1 - resident) / slow);
+}
+
+/* An efficiency that the device does not state is 1. */
+static double fraction(double efficiency)
+{
+    return efficiency > 0 ? efficiency : 1;
+}
+
+static void rates_init(struct rates *r, const struct device *d, const struct workload *w,
+                       double stored_bytes)
+{
+    double matrix = matrix_rate(d, w);
+    r->matrix = matrix * fraction(d->eff_matmul);
+    r->attention = d->flops[w->values] > 0 ? d->flops[w->values] : matrix;
+    r->attention *= fraction(d->eff_attention);
+    r->vector = (d->flops[DTYPE_F32] > 0 ? d->flops[DTYPE_F32] : matrix) * vector_efficiency;
+    double stream = fraction(d->eff_stream);
+    r->stored = streaming_rate(d, stored_bytes) * stream;
+    r->memory = d->memory_bandwidth * stream;
+    r->cache = fmax(d->cache_bandwidth * stream, r->memory);
+}
+
+static double arithmetic_time(const struct device *d, const struct rates *r, const struct op *op,
+                              const struct workload *w)
+{
+    const struct price *p = &prices[op->kind];
+    if (p->unit == UNIT_ATTENTION)
+        return op->flops / (r->attention * p->rate);
+    if (p->unit == UNIT_VECTOR)
+        return op->flops / (r->vector * p->rate);
+    double flops = op->flops;
+    if (is_cpu(d) && op->kind == OP_MATMUL)
+        flops += 2 * widen_cost[w->weights] * (op->weight_bytes / dtype_bytes(w->weights)) *
+                 ceil((double)op->m / widen_rows);
+    return flops / (r->matrix * p->rate);
+}
+
+static double op_time(const struct device *d, const struct rates *r, enum phase phase,
+                      const struct op *op, const struct workload *w)
+{
+    const struct price *p = &prices[op->kind];
+    bool fused = p->fused >> phase & 1;
+    double values = op->value_bytes * (fused ? p->residue : 1);
+    bool fits = op->value_bytes <= d->cache_bytes * op->times;
+    double traffic =
+        (op->weight_bytes + op->kv_bytes) / r->stored + values / (fits ? r->cache : r->memory);
+    if (fused)
+        return traffic;
+    return fmax(arithmetic_time(d, r, op, w), traffic) + op->times * d->launch;
+}
+
+double cost_op(const struct device *d, enum phase phase, const struct op *op,
+               const struct workload *w)
+{
+    struct rates r;
+    rates_init(&r, d, w, op->weight_bytes + op->kv_bytes);
+    return op_time(d, &r, phase, op, w);
+}
+
+double cost_list(const struct device *d, const struct op_list *l, const struct workload *w)
+{
+    double stored = 0, seconds = 0;
+    for (int i = 0; i < l->n; i++)
+        stored += l->ops[i].weight_bytes + l->ops[i].kv_bytes;
+    struct rates r;
+    rates_init(&r, d, w, stored);
+    for (int i = 0; i < l->n; i++)
+        seconds += op_time(d, &r, l->phase, &l->ops[i], w);
+    return seconds;
+}
+
+/* ---- phases ---------------------------------------------------------------------------------- */
+
+struct workload cost_serving(const struct device *d, const struct serve_spec *s)
+{
+    struct workload w = {.batch = s->batch > 0 ? s->batch : 1,
+                         .tokens = s->prompt,
+                         .weights = s->weights,
+                         .kv = s->kv};
+    w.values = is_cpu(d) || s->weights == DTYPE_F32 ? DTYPE_F32 : DTYPE_BF16;
+    return w;
+}
+
+struct workload cost_training(const struct device *d, const struct train_spec *t, int context)
+{
+    int sequence = t->sequence > 0 ? t->sequence : context < 256 ? context : 256;
+    struct workload w = {.batch = t->batch > 0 ? t->batch : 8, .tokens = sequence};
+    bool bf16 = !is_cpu(d) && d->flops[DTYPE_BF16] > d->flops[DTYPE_F32];
+    w.weights = w.values = w.kv = bf16 ? DTYPE_BF16 : DTYPE_F32;
+    return w;
+}
+
+static double phase_time(const struct device *d, const struct arch *a, enum phase phase,
+                         const struct workload *w)
+{
+    struct op_list list;
+    ops_build(a, phase, w, &list);
+    return cost_list(d, &list, w);
+}
+
+static double decode_time(const struct device *d, const struct arch *a, struct workload w,
+                          double past)
+{
+    w.tokens = 1;
+    w.past = past;
+    return phase_time(d, a, PHASE_DECODE, &w);
+}
+
+/* Prefill, then decode integrated over the generated positions: two Gauss points, exact while the
+ * cost of a step is a cubic of the position. The prompt's logits are the first token. */
+static double throughput(const struct device *d, const struct serve_spec *s, const struct arch *a,
+                         const struct workload *w, double ttft)
+{
+    double steps = s->generate - 1, middle = s->prompt + steps / 2, offset = steps / sqrt(12);
+    double decode = 0;
+    if (steps > 0)
+        decode = steps * 0.5 *
+                 (decode_time(d, a, *w, middle - offset) + decode_time(d, a, *w, middle + offset));
+    return w->batch * (double)s->generate / (ttft + decode);
+}
+
+double cost_train_rate(const struct device *d, const struct train_spec *t, const struct arch *a)
+{
+    struct workload w = cost_training(d, t, a->context);
+    int accumulate = t->accumulate > 0 ? t->accumulate : 1;
+    double step = accumulate * (phase_time(d, a, PHASE_TRAIN_FORWARD, &w) +
+                                phase_time(d, a, PHASE_TRAIN_BACKWARD, &w)) +
+                  phase_time(d, a, PHASE_OPTIMISER, &w);
+    return (double)accumulate * w.batch * w.tokens / step;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+/* Elements of one row of an activation. */
+static double value_width(const struct arch *a, enum value v)
+{
+    double dq = arch_dq(a), dkv = arch_dkv(a);
+    switch (v) {
+    case VALUE_X:
+    case VALUE_NORM1:
+    case VALUE_X1:
+    case VALUE_NORM2:
+    case VALUE_NORMF:
+        return a->d_model;
+    case VALUE_QKV:
+    case VALUE_ROPE:
+        return dq + 2 * dkv;
+    case VALUE_ATT:
+        return dq;
+    case VALUE_GATE_UP:
+        return 2.0 * a->d_ff;
+    case VALUE_H:
+        return a->d_ff;
+    case VALUE_LOGITS:
+        return a->vocab;
+    case VALUE_NONE:
+    case VALUE_TOKENS:
+    case VALUE_COUNT:
+        break;
+    }
+    return 0;
+}
+
+/* Rows whose logits exist at once: the head and the loss go through a micro-batch piece by piece.
+ */
+static double loss_rows(double rows, const struct arch *a)
+{
+    return fmin(rows, fmax(64, (8 << 20) / (double)a->vocab));
+}
+
+/* An operation of the backward list reads a gradient (its first input) and what the forward pass
+ * kept (its second), and makes a gradient. Kept values are there once a layer; of gradients, at
+ * most those of one operation and the residual stream's. */
+static double train_memory(const struct device *d, const struct train_spec *t, const struct arch *a)
+{
+    struct workload w = cost_training(d, t, a->context);
+    struct op_list l;
+    ops_build(a, PHASE_TRAIN_BACKWARD, &w, &l);
+    double copies[VALUE_COUNT] = {0}, kept = 0, gradients = 0;
+    for (int i = 0; i < l.n; i++) {
+        const struct op *op = &l.ops[i];
+        copies[op->in[1]] = fmax(copies[op->in[1]], op->times);
+        if (op->in[0] != VALUE_LOGITS)
+            gradients = fmax(gradients, value_width(a, op->in[0]) + value_width(a, op->out));
+    }
+    copies[VALUE_H] = 0; /* made again from gate and up */
+    for (int v = VALUE_X; v < VALUE_LOGITS; v++)
+        kept += copies[v] * value_width(a, (enum value)v);
+    double rows = (double)w.batch * w.tokens;
+    double state = 16.0 * (double)arch_total_params(a); /* fp32 parameter, gradient, two moments */
+    double elements =
+        rows * (kept + gradients + a->d_model) + loss_rows(rows, a) * (double)a->vocab;
+    return state + elements * dtype_bytes(w.values);
+}
+
+static double kv_bytes(const struct arch *a, enum dtype kv)
+{
+    return 2.0 * a->layers * arch_dkv(a) * dtype_bytes(kv);
+}
+
+/* Prompts are taken in pieces of this many rows, which bounds the activations. */
+static double prefill_rows(const struct device *d)
+{
+    return is_cpu(d) ? 512 : 8192;
+}
+
+static double serving_memory(const struct device *d, const struct serve_spec *s,
+                             const struct arch *a)
+{
+    struct workload w = cost_serving(d, s);
+    double rows = fmin(prefill_rows(d), (double)w.batch * fmax(1, s->prompt)), width = 0;
+    for (int v = VALUE_X; v < VALUE_LOGITS; v++)
+        width += value_width(a, (enum value)v);
+    double positions = (double)w.batch * (s->prompt + s->generate);
+    return (double)arch_total_params(a) * dtype_bytes(s->weights) + positions * kv_bytes(a, s->kv) +
+           rows * width * dtype_bytes(w.values) + 4.0 * w.batch * a->vocab;
+}
+
+/* ---- metrics --------------------------------------------------------------------------------- */
+
+static const struct device *find_device(const struct spec *s, int i)
+{
+    return i >= 0 && i < s->n_devices && s->devices[i].memory_bandwidth > 0 ? &s->devices[i] : NULL;
+}
+
+void pricing_init(struct pricing *p, const struct spec *s, const struct model_spec *m)
+{
+    memset(p, 0, sizeof *p);
+    p->model = m;
+    p->pin = p->pin_params = p->pin_tokens = NAN;
+    if (m->train.law >= 0 && m->train.law < s->n_laws) {
+        p->law = &s->laws[m->train.law];
+        p->chinchilla = law_chinchilla(s, p->law);
+        p->is_observed = p->law->observe_model >= 0 && m == &s->models[p->law->observe_model];
+    }
+    p->serving = find_device(s, m->serve.device);
+    p->training = m->train.device >= 0 ? find_device(s, m->train.device) : p->serving;
+}
+
+static double law_params(const struct law *base, double params, double total_params)
+{
+    return base->form == LAW_MORPH ? total_params : params;
+}
+
+static double d_per_layer(const struct arch *a)
+{
+    return (double)a->d_model / a->layers;
+}
+
+void pricing_pin(struct pricing *p, const struct arch *observed, double observed_tokens)
+{
+    if (!p->law)
+        return;
+    p->pin_params = (double)arch_params(observed);
+    if (p->chinchilla)
+        p->pin_params =
+            law_params(p->chinchilla, p->pin_params, (double)arch_total_params(observed));
+    p->pin_tokens = observed_tokens;
+    p->pin = law_l_opt(p->law, p->law->observe_loss, arch_width(observed), arch_r(observed),
+                       d_per_layer(observed));
+}
+
+/* A pinned L_opt moves to other N and D by the ratio of the Chinchilla losses where the law has
+ * coefficients and both token counts are known, and stays where it is otherwise. */
+double pricing_l_opt(const struct pricing *p, double params, double total_params)
+{
+    const struct law *c = p->chinchilla;
+    double tokens = p->model->train.tokens;
+    if (!c)
+        return p->pin;
+    double n = law_params(c, params, total_params);
+    if (isnan(p->pin))
+        return law_base_loss(c, n, tokens);
+    double there = law_base_loss(c, p->pin_params, p->pin_tokens);
+    double here = law_base_loss(c, n, tokens);
+    return isnan(there) || isnan(here) ? p->pin : p->pin * (here / there);
+}
+
+static double loss(const struct pricing *p, const struct arch *a)
+{
+    if (!p->law)
+        return NAN;
+    if (p->is_observed)
+        return p->law->observe_loss;
+    double params = (double)arch_params(a);
+    double l_opt = pricing_l_opt(p, params, (double)arch_total_params(a));
+    return law_loss(p->law, l_opt, arch_width(a), arch_r(a), d_per_layer(a));
+}
+
+static void serving_metrics(const struct pricing *p, const struct arch *a, unsigned wanted,
+                            double metrics[METRIC_COUNT])
+{
+    const struct device *d = p->serving;
+    const struct serve_spec *s = &p->model->serve;
+    if (wanted & 1u << METRIC_MEMORY)
+        metrics[METRIC_MEMORY] = d ? serving_memory(d, s, a) : NAN;
+    if (!(wanted & (1u << METRIC_THROUGHPUT | 1u << METRIC_LATENCY | 1u << METRIC_TTFT)))
+        return;
+    double ttft = NAN, rate = NAN, latency = NAN;
+    if (d) {
+        struct workload w = cost_serving(d, s);
+        ttft = phase_time(d, a, PHASE_PREFILL, &w);
+        if (wanted & 1u << METRIC_THROUGHPUT)
+            rate = throughput(d, s, a, &w, ttft);
+        if (wanted & 1u << METRIC_LATENCY)
+            latency = decode_time(d, a, w, s->prompt + s->generate / 2.0);
+    }
+    if (wanted & 1u << METRIC_THROUGHPUT)
+        metrics[METRIC_THROUGHPUT] = rate;
+    if (wanted & 1u << METRIC_LATENCY)
+        metrics[METRIC_LATENCY] = latency;
+    if (wanted & 1u << METRIC_TTFT)
+        metrics[METRIC_TTFT] = ttft;
+}
+
+static void training_metrics(const struct pricing *p, const struct arch *a, unsigned wanted,
+                             double metrics[METRIC_COUNT])
+{
+    const struct device *d = p->training;
+    const struct train_spec *t = &p->model->train;
+    if (wanted & 1u << METRIC_TRAIN_TIME)
+        metrics[METRIC_TRAIN_TIME] =
+            d && !isnan(t->tokens) ? t->tokens / cost_train_rate(d, t, a) : NAN;
+    if (wanted & 1u << METRIC_TRAIN_MEMORY)
+        metrics[METRIC_TRAIN_MEMORY] = d ? train_memory(d, t, a) : NAN;
+}
+
+void pricing_metrics(const struct pricing *p, const struct arch *a, unsigned wanted,
+                     double metrics[METRIC_COUNT])
+{
+    if (wanted & 1u << METRIC_LOSS)
+        metrics[METRIC_LOSS] = loss(p, a);
+    if (wanted & 1u << METRIC_PARAMS)
+        metrics[METRIC_PARAMS] = (double)arch_params(a);
+    if (wanted & 1u << METRIC_TOTAL_PARAMS)
+        metrics[METRIC_TOTAL_PARAMS] = (double)arch_total_params(a);
+    if (wanted & 1u << METRIC_R)
+        metrics[METRIC_R] = arch_r(a);
+    if (wanted & 1u << METRIC_KV_BYTES)
+        metrics[METRIC_KV_BYTES] = kv_bytes(a, p->model->serve.kv);
+    serving_metrics(p, a, wanted, metrics);
+    training_metrics(p, a, wanted, metrics);
+}

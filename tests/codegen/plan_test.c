@@ -1,0 +1,241 @@
+/* plan_test.c - plans over many architectures: every operation once, buffers apart, and no race.
+ *
+ * The race check is independent of layout.c's placement of barriers: it unrolls each schedule (all
+ * layers, all chunks, with and without the conditional steps), computes the exact memory of every
+ * operand, and asks whether two threads could touch the same place without a barrier between. */
+#include "codegen.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int checks, failures;
+
+#define CHECK(condition, ...)                                                                      \
+    do {                                                                                           \
+        checks++;                                                                                  \
+        if (!(condition)) {                                                                        \
+            failures++;                                                                            \
+            printf("%s:%d: ", __FILE__, __LINE__);                                                 \
+            printf(__VA_ARGS__);                                                                   \
+            putchar('\n');                                                                         \
+        }                                                                                          \
+    } while (0)
+
+/* ---- the race check ---- */
+
+struct touch {
+    int space; /* operand kind, or that and the weight */
+    size_t begin, end;
+    int64_t width;
+    bool written, rows;
+    enum extent of;
+    const struct step *step;
+};
+
+struct trace {
+    const struct plan *p;
+    const struct schedule *s;
+    struct touch *list;
+    int n, races;
+    const struct step *first, *second;
+};
+
+static struct touch touch_of(const struct trace *t, const struct step *step, int k, int layer,
+                             int chunk)
+{
+    const struct operand *o = &step->operands[k];
+    struct touch x = {.space = (int)o->kind, .end = 1, .written = step->writes >> k & 1u};
+    x.step = step;
+    x.rows = step->partition == PARTITION_ROWS;
+    x.of = t->p->kernels[step->kernel].m;
+    if (o->kind == OPERAND_BUFFER) {
+        const struct buffer *b = &t->s->buffers[o->id];
+        int copy = o->at == AT_LAYER        ? layer
+                   : o->at == AT_NEXT_LAYER ? layer + 1
+                   : o->at == AT_LAST_LAYER ? t->p->arch->layers
+                                            : 0;
+        x.begin = b->offset + (size_t)(b->kept ? copy : 0) * b->floats;
+        x.end = x.begin + b->floats;
+        x.width = t->p->extents[b->width];
+        if (o->at == AT_CHUNK) {
+            size_t row = (size_t)t->p->extents[b->width];
+            x.begin += row * (size_t)(chunk * t->p->extents[x.of]);
+            x.end = x.begin + row * (size_t)t->p->extents[x.of];
+        }
+        if (o->at == AT_LAST_ROW)
+            x.rows = false;
+    } else if (o->kind == OPERAND_GRADIENT) {
+        x.space += 100 * (o->id + 1) + 10000 * (o->at == AT_LAYER ? layer + 1 : 0);
+        x.rows = false; /* a gradient has no rows of the batch */
+    } else if (o->kind == OPERAND_CACHE) {
+        x.space += 10000 * layer;
+        x.rows = false;
+    } else if (o->kind == OPERAND_SUMS) {
+        x.rows = false;
+    } else if (o->kind == OPERAND_LOSSES) {
+        x.begin = (size_t)chunk;
+        x.end = x.begin + 1;
+    }
+    return x;
+}
+
+static bool race(const struct touch *a, const struct touch *b)
+{
+    if (a->space != b->space || !(a->written || b->written) || a->begin >= b->end ||
+        b->begin >= a->end)
+        return false;
+    bool each_its_own = a->rows && b->rows && a->of == b->of && a->begin == b->begin &&
+                        a->end == b->end && a->width == b->width;
+    return !each_its_own;
+}
+
+static void run_step(struct trace *t, const struct step *step, int layer, int chunk)
+{
+    if (step->barrier)
+        t->n = 0;
+    int before = t->n;
+    for (int k = 0; k < step->n_operands; k++) {
+        enum operand_kind kind = step->operands[k].kind;
+        if (kind != OPERAND_BUFFER && kind != OPERAND_GRADIENT && kind != OPERAND_CACHE &&
+            kind != OPERAND_LOSSES && kind != OPERAND_LOGITS && kind != OPERAND_SUMS)
+            continue;
+        struct touch x = touch_of(t, step, k, layer, chunk);
+        for (int i = 0; i < before; i++)
+            if (race(&x, &t->list[i])) {
+                t->first = t->races ? t->first : t->list[i].step;
+                t->second = t->races ? t->second : step;
+                t->races++;
+            }
+        t->list[t->n++] = x;
+    }
+}
+
+/* Runs steps [i, end) of one loop; conditional steps only where `when` has their bit. */
+static void run_loop(struct trace *t, int i, int end, unsigned when)
+{
+    const struct step *s = t->s->steps;
+    int layers = t->p->arch->layers;
+    int chunks = (int)(t->p->extents[EXTENT_ROWS] / t->p->extents[EXTENT_LOSS_ROWS]);
+    if (s[i].when == WHEN_SCORED)
+        chunks = (int)(t->p->extents[EXTENT_CHUNK] / t->p->extents[EXTENT_SCORE_ROWS]);
+    int turns = s[i].loop == LOOP_NONE ? 1 : s[i].loop == LOOP_CHUNKS ? chunks : layers;
+    for (int turn = 0; turn < turns; turn++)
+        for (int k = i; k < end; k++)
+            if (s[k].when == WHEN_ALWAYS || when >> s[k].when & 1u)
+                run_step(t, &s[k], s[i].loop == LOOP_LAYERS_REVERSED ? layers - 1 - turn : turn,
+                         turn);
+}
+
+static int races(const struct plan *p, enum schedule_id id, unsigned when, const char **first,
+                 const char **second)
+{
+    struct trace t = {.p = p, .s = &p->schedules[id]};
+    t.list = calloc((size_t)(t.s->n_steps + 1) * 64 * MAX_OPERANDS, sizeof *t.list);
+    for (int i = 0; i < t.s->n_steps;) {
+        int end = i + 1;
+        const struct step *s = t.s->steps;
+        while (end < t.s->n_steps && s[end].loop == s[i].loop && s[end].when == s[i].when)
+            end++;
+        run_loop(&t, i, end, when);
+        i = end;
+    }
+    *first = t.races ? p->kernels[t.first->kernel].name : "";
+    *second = t.races ? p->kernels[t.second->kernel].name : "";
+    free(t.list);
+    return t.races;
+}
+
+/* ---- the architectures ---- */
+
+static void check_plan(struct arena *a, const struct arch *arch, const struct build_options *o)
+{
+    struct plan *p = arena_alloc(a, sizeof *p);
+    const char *why = "", *first, *second;
+    bool built = plan_build(a, arch, target_find("host"), o, p, &why);
+    CHECK(built, "no plan: %s", why);
+    if (!built)
+        return;
+    CHECK(plan_verify(p, &why), "plan_verify: %s", why);
+    for (int id = 0; id < SCHEDULE_UPDATE; id++)
+        for (unsigned when = 0; when < (id == SCHEDULE_PREFILL ? 8u : 1u); when += 2)
+            CHECK(races(p, (enum schedule_id)id, when, &first, &second) == 0,
+                  "%s: %s races with %s", schedule_names[id], first, second);
+    for (int i = 0; i < p->n_kernels; i++)
+        for (int j = 0; j < i; j++)
+            CHECK(strcmp(p->kernels[i].name, p->kernels[j].name) != 0, "two kernels %s",
+                  p->kernels[i].name);
+}
+
+static void check_many(struct arena *a)
+{
+    static const int heads[][3] = {{5, 1, 64}, {4, 4, 40}, {36, 4, 64}, {42, 6, 128}, {16, 1, 8}};
+    static const int batches[][3] = {{8, 256, 2}, {8, 256, 3}, {1, 64, 2}, {4, 96, 4}, {3, 17, 1}};
+    for (int h = 0; h < 5; h++)
+        for (int b = 0; b < 5; b++)
+            for (int bits = 0; bits < 8; bits++) {
+                struct arch x = {.name = "test",
+                                 .layers = 1 + bits % 3,
+                                 .d_model = 320,
+                                 .heads = heads[h][0],
+                                 .kv_heads = heads[h][1],
+                                 .head_dim = heads[h][2],
+                                 .d_ff = 864,
+                                 .vocab = bits & 1 ? 4096 : 128257,
+                                 .context = 512,
+                                 .tied = bits & 1,
+                                 .qk_norm = bits & 2,
+                                 .qkv_bias = bits & 4};
+                struct build_options o = {.threads = batches[b][2],
+                                          .batch = batches[b][0],
+                                          .sequence = batches[b][1],
+                                          .chunk = 512};
+                check_plan(a, &x, &o);
+            }
+}
+
+/* A barrier or a buffer put wrong must be noticed. */
+static void check_planted(struct arena *a)
+{
+    struct arch x = {.name = "test",
+                     .layers = 3,
+                     .d_model = 64,
+                     .heads = 4,
+                     .kv_heads = 2,
+                     .head_dim = 16,
+                     .d_ff = 128,
+                     .vocab = 256,
+                     .context = 64,
+                     .tied = true};
+    struct build_options o = {.threads = 2, .batch = 2, .sequence = 32, .chunk = 64};
+    struct plan *p = arena_alloc(a, sizeof *p);
+    const char *why, *first, *second;
+    CHECK(plan_build(a, &x, target_find("null"), &o, p, &why), "no plan: %s", why);
+    for (int id = 0; id < SCHEDULE_UPDATE; id++) {
+        struct schedule *s = &p->schedules[id];
+        for (int i = 0; i < s->n_steps; i++) {
+            if (!s->steps[i].barrier || s->steps[i].when != WHEN_ALWAYS)
+                continue;
+            s->steps[i].barrier = false;
+            CHECK(races(p, (enum schedule_id)id, 0, &first, &second) > 0,
+                  "%s: the barrier before step %d serves nothing", schedule_names[id], i);
+            s->steps[i].barrier = true;
+        }
+    }
+    struct schedule *s = &p->schedules[SCHEDULE_TRAIN];
+    size_t offset = s->buffers[VALUE_NORM1].offset;
+    s->buffers[VALUE_NORM1].offset = s->buffers[VALUE_GATE_UP].offset;
+    CHECK(!plan_verify(p, &why), "overlapping buffers pass");
+    s->buffers[VALUE_NORM1].offset = offset;
+    s->steps[1] = s->steps[2];
+    CHECK(!plan_verify(p, &why), "a lost step passes");
+}
+
+int main(void)
+{
+    struct arena *a = arena_new();
+    check_many(a);
+    check_planted(a);
+    arena_free(a);
+    printf("%d checks, %d failures\n", checks, failures);
+    return failures != 0;
+}
