@@ -284,7 +284,8 @@ static void predict(struct driver *d, double tokens_per_second[3])
         fprintf(stderr, "archc: note: nothing is predicted for this machine: %s\n", why);
         return;
     }
-    host.threads = p->options.threads;
+    if (host.threads != p->options.threads)
+        return; /* measured with another team */
     double step = cost_list(&host, &l[PHASE_TRAIN_FORWARD], &train) +
                   cost_list(&host, &l[PHASE_TRAIN_BACKWARD], &train) +
                   cost_list(&host, &l[PHASE_OPTIMISER], &train);

@@ -135,7 +135,8 @@ static void declare_buffers(const struct plan *p, enum schedule_id id, struct sc
         s->buffers[BUFFER_GRADIENT + v] =
             (struct buffer){.name = gradient_names[v], .rows = rows, .width = value_shape[v].width};
     }
-    s->buffers[VALUE_ROPE].name = p->arch->qk_norm && id == SCHEDULE_TRAIN ? "rotated" : "qkv";
+    bool apart = stored_as(p, id, VALUE_QKV) == VALUE_QKV;
+    s->buffers[VALUE_ROPE].name = apart ? "rotated" : "qkv";
     if (id == SCHEDULE_TRAIN || id == SCHEDULE_EVAL)
         s->buffers[VALUE_LOGITS].rows = EXTENT_LOSS_ROWS;
     else if (id == SCHEDULE_PREFILL) {

@@ -56,8 +56,8 @@ static const struct price {
  * estimate, as are the rates below 1 of vector rows above. */
 static const double vector_efficiency = 0.25;
 
-/* A CPU widens packed weights on the fly: cost of one weight in fused multiply-adds. Every pass
- * over the weights pays it once, and a pass takes at most `widen_rows` rows. */
+/* A CPU widens packed weights on the fly: estimated cost of one weight in fused multiply-adds.
+ * Every pass over the weights pays it once, and a pass takes at most `widen_rows` rows. */
 static const double widen_cost[DTYPE_COUNT] = {[DTYPE_F32] = 0, [DTYPE_BF16] = 1, [DTYPE_I8] = 2};
 static const double widen_rows = 512;
 

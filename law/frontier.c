@@ -4,13 +4,9 @@
 
 #include <errno.h>
 #include <math.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
-
-extern char **environ;
 
 enum { CLOUD = 4000, TABLE_ROWS = 24 };
 
@@ -152,58 +148,16 @@ static void write_script(const struct points *all, const struct point *front, si
     fprintf(f, "\n");
 }
 
-/* The script in, the SVG out, both through unnamed files: nothing to quote and nothing to deadlock.
- */
-static bool run_gnuplot(FILE *script, FILE *image)
-{
-    posix_spawn_file_actions_t files;
-    char *argv[] = {(char *)"gnuplot", (char *)"-", NULL};
-    pid_t pid;
-    int status = 0;
-    if (posix_spawn_file_actions_init(&files))
-        return false;
-    posix_spawn_file_actions_adddup2(&files, fileno(script), 0);
-    posix_spawn_file_actions_adddup2(&files, fileno(image), 1);
-    bool started = posix_spawnp(&pid, "gnuplot", &files, NULL, argv, environ) == 0;
-    posix_spawn_file_actions_destroy(&files);
-    if (!started)
-        return false;
-    while (waitpid(pid, &status, 0) < 0)
-        if (errno != EINTR)
-            return false;
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
-
-static void copy_file(FILE *from, FILE *to)
-{
-    char buffer[4096];
-    size_t n;
-    rewind(from);
-    while ((n = fread(buffer, 1, sizeof buffer, from)) > 0)
-        fwrite(buffer, 1, n, to);
-}
-
 static const char *plot(const struct points *all, const struct point *front, size_t n,
                         const struct resolution *r, FILE *svg)
 {
-    FILE *script = tmpfile(), *image = tmpfile();
+    FILE *script = tmpfile();
     const char *why = NULL;
-    if (!script || !image) {
-        why = "no temporary file could be made for the plot: is the disk full?";
-    } else {
-        write_script(all, front, n, r, script);
-        rewind(script);
-        if (fflush(script) || ferror(script))
-            why = "no temporary file could be written for the plot: is the disk full?";
-        else if (!run_gnuplot(script, image))
-            why = "gnuplot could not be run: install it (gnuplot-nox), or use --csv";
-        else
-            copy_file(image, svg);
-    }
-    if (script)
-        fclose(script);
-    if (image)
-        fclose(image);
+    if (!script)
+        return "no temporary file could be made for the plot: is the disk full?";
+    write_script(all, front, n, r, script);
+    plot_svg(script, svg, &why);
+    fclose(script);
     return why;
 }
 

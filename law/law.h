@@ -179,6 +179,12 @@ void resolution_json(const struct resolution *r, FILE *out);
 /* Why nothing was found, and the nearest candidate for each requirement given up. */
 void resolution_infeasible(const struct spec *s, const struct resolution *r, FILE *out);
 
+/* ---- plot.c --------------------------------------------------------------------------------------- */
+
+/* Runs gnuplot on `script`, a file that it may read from the start, and appends the picture to `svg`.
+ * False: `*why`. */
+bool plot_svg(FILE *script, FILE *svg, const char **why);
+
 /* ---- explain.c, frontier.c ------------------------------------------------------------------- */
 
 /* Both resolve the model first. False: the spec is at fault, diagnosed in `d`. No feasible

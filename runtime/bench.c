@@ -196,6 +196,15 @@ static json_t *number(double x)
     return isfinite(x) ? json_real(x) : json_null();
 }
 
+/* The bandwidth that a kernel's bytes can be held against: the packed weights' in decode, memory's
+ * for what no cache holds; NaN where operands stay in caches whose bandwidth is not measured. */
+static double bandwidth_for(const struct bench *b, const struct archrt_kernel *k)
+{
+    if (strcmp(k->phase, "decode") == 0)
+        return b->peak.read;
+    return k->bytes >= 64e6 ? b->peak.read_memory : NAN;
+}
+
 static void kernel_header(const struct bench *b)
 {
     printf("%-26s %-8s %-20s %10s %5s %8s %7s %6s %6s", "kernel", "phase", "m x n x k", "time",
@@ -231,7 +240,11 @@ static void print_kernel(const struct bench *b, const struct archrt_kernel *k, d
         printf(" %5.1f%%", 100 * k->flops / seconds / b->peak.flops);
     else
         printf(" %6s", "-");
-    printf(" %5.1f%%", 100 * k->bytes / seconds / b->peak.read);
+    double bandwidth = bandwidth_for(b, k);
+    if (bandwidth > 0)
+        printf(" %5.1f%%", 100 * k->bytes / seconds / bandwidth);
+    else
+        printf(" %6s", "-");
     for (int i = 0; is_product(k) && i < b->n_blas; i++)
         printf(" %8.2fx", ratio[i]);
     putchar('\n');
@@ -273,7 +286,7 @@ static void report_contest(struct contest *c, json_t *row)
     json_object_set_new(row, "gflops", number(k->flops / seconds * 1e-9));
     json_object_set_new(row, "gbs", number(k->bytes / seconds * 1e-9));
     json_object_set_new(row, "peak_fraction", number(k->flops / seconds / c->b->peak.flops));
-    json_object_set_new(row, "read_fraction", number(k->bytes / seconds / c->b->peak.read));
+    json_object_set_new(row, "read_fraction", number(k->bytes / seconds / bandwidth_for(c->b, k)));
     json_object_set_new(row, "blas", blas_results(c, seconds, ratio));
     if (!c->b->json)
         print_kernel(c->b, k, seconds, spread, ratio);
@@ -583,6 +596,9 @@ int cmd_bench(int argc, char **argv)
                b.library);
         return failure_report(&f);
     }
+    double load;
+    if (getloadavg(&load, 1) == 1 && load > 0.5)
+        notice("other work is running (load %.1f): all figures are lower than they would be", load);
     peak_measure(archrt_model.threads, archrt_model.weight_bytes, &b.peak);
     b.kernels = json_array();
     b.phases = json_array();

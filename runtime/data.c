@@ -134,7 +134,7 @@ static struct segment *add_segment(struct data *d)
 {
     d->segment = need(realloc(d->segment, ((size_t)d->n + 1) * sizeof *d->segment));
     struct segment *s = &d->segment[d->n++];
-    *s = (struct segment){.begin = d->tokens, .store = {.fd = -1}};
+    *s = (struct segment){.begin = d->tokens};
     return s;
 }
 
@@ -148,11 +148,14 @@ static bool add_stored(struct data *d, struct stream *stream, bool jsonl, struct
 {
     struct segment *s = add_segment(d);
     s->kind = SEGMENT_STORE;
-    store_open(&s->store, d->tokenizer.vocab);
-    struct encoder e = {&d->tokenizer, &s->store, NULL, 0};
+    if (d->store.width == 0)
+        store_open(&d->store, d->tokenizer.vocab);
+    s->stored = store_count(&d->store);
+    struct encoder e = {&d->tokenizer, &d->store, NULL, 0};
     bool good = (jsonl ? read_jsonl : read_text)(d, stream, &e, f);
+    s->count = store_count(&d->store) - s->stored;
     free(e.id);
-    return good && store_finish(&s->store, &s->tokens, &s->count, f);
+    return good;
 }
 
 static bool add_shard(struct data *d, const char *path, const struct archrt_model *m,
@@ -186,10 +189,9 @@ static bool add_mapped(struct data *d, const char *path, int fd, size_t size, st
         return failed(f, STATUS_WORLD, "cannot map %s: %s", path, strerror(errno));
     struct segment *s = add_segment(d);
     s->kind = SEGMENT_BYTES;
-    s->tokens = at;
-    s->mapped = size;
-    s->separator = d->tokenizer.separator >= 0;
-    s->count = size + s->separator;
+    s->text = at;
+    s->bytes = size;
+    s->count = size + (d->tokenizer.separator >= 0);
     d->documents++;
     return true;
 }
@@ -229,6 +231,8 @@ bool data_open(struct data *d, const struct texts *files, const struct archrt_mo
     bool good = tokenizer == NULL || need_tokenizer(d, m, tokenizer, f);
     for (int i = 0; good && i < files->n; i++)
         good = add_file(d, files->at[i], m, tokenizer, f);
+    if (good && d->store.width)
+        good = store_finish(&d->store, &d->stored, f);
     if (d->tokenizer.name && strcmp(d->tokenizer.name, "bytes") != 0)
         d->byte_level = false;
     if (!good)
@@ -240,12 +244,13 @@ void data_close(struct data *d)
 {
     for (int i = 0; i < d->n; i++) {
         struct segment *s = &d->segment[i];
-        if (s->mapped)
-            munmap((void *)(uintptr_t)s->tokens, s->mapped);
+        if (s->kind == SEGMENT_BYTES)
+            munmap((void *)(uintptr_t)s->text, s->bytes);
         if (s->kind == SEGMENT_SHARD)
             shard_close(&s->shard);
-        store_close(&s->store);
     }
+    if (d->store.width)
+        store_close(&d->store);
     free(d->segment);
     if (d->tokenizer.name)
         tokenizer_close(&d->tokenizer);
@@ -255,19 +260,18 @@ void data_close(struct data *d)
 static void widen_bytes(const struct data *d, const struct segment *s, uint64_t at, size_t n,
                         int32_t *out)
 {
-    const unsigned char *text = s->tokens;
     for (size_t i = 0; i < n; i++)
-        out[i] = at + i < s->mapped ? text[at + i] : d->tokenizer.separator;
+        out[i] = at + i < s->bytes ? s->text[at + i] : d->tokenizer.separator;
 }
 
-static void widen_store(const struct segment *s, uint64_t at, size_t n, int32_t *out)
+static void widen_store(const struct data *d, uint64_t at, size_t n, int32_t *out)
 {
-    const unsigned char *narrow = s->tokens;
-    const uint16_t *middle = s->tokens;
-    const int32_t *wide = s->tokens;
+    const unsigned char *narrow = d->stored;
+    const uint16_t *middle = d->stored;
+    const int32_t *wide = d->stored;
     for (size_t i = 0; i < n; i++)
-        out[i] = s->store.width == 1   ? narrow[at + i]
-                 : s->store.width == 2 ? middle[at + i]
+        out[i] = d->store.width == 1   ? narrow[at + i]
+                 : d->store.width == 2 ? middle[at + i]
                                        : wide[at + i];
 }
 
@@ -293,7 +297,7 @@ bool data_read(struct data *d, uint64_t at, size_t n, int32_t *out, struct failu
         if (s->kind == SEGMENT_BYTES)
             widen_bytes(d, s, inside, part, out);
         else if (s->kind == SEGMENT_STORE)
-            widen_store(s, inside, part, out);
+            widen_store(d, s->stored + inside, part, out);
         else if (!shard_read(&s->shard, inside, part, d->vocab, out, f))
             return false;
         at += part;

@@ -15,10 +15,9 @@
 struct segment {
     uint64_t begin, count; /* tokens, in the row */
     enum { SEGMENT_BYTES, SEGMENT_STORE, SEGMENT_SHARD } kind;
-    const void *tokens; /* SEGMENT_BYTES: mapped text; SEGMENT_STORE */
-    size_t mapped;      /* bytes of the mapped text */
-    bool separator;     /* SEGMENT_BYTES: one more token than bytes */
-    struct store store;
+    const unsigned char *text; /* SEGMENT_BYTES: mapped */
+    size_t bytes;              /* of it; count is one more where a separator follows */
+    uint64_t stored;           /* SEGMENT_STORE: its first token's place in the store */
     struct shard shard;
 };
 
@@ -27,6 +26,8 @@ struct data {
     int n;
     uint64_t tokens;
     uint64_t documents;
+    struct store store;         /* of all segments that are not mapped */
+    const void *stored;         /* its tokens */
     int vocab;                  /* of the model: every token is below it */
     struct tokenizer tokenizer; /* .name NULL: only shards, of a vocabulary not known here */
     bool byte_level;            /* every token's number of bytes is known: 1, separators 0 */

@@ -259,14 +259,12 @@ static bool text_data(struct data *d, const char *text, size_t n, const char *to
         return false;
     int32_t *id = need(malloc((d->tokenizer.bound(&d->tokenizer, n) + 1) * sizeof *id));
     d->tokens = d->tokenizer.encode(&d->tokenizer, text, n, id);
-    struct segment *s = d->segment = need(calloc(1, sizeof *s));
+    d->segment = need(calloc(1, sizeof *d->segment));
+    d->segment->kind = SEGMENT_STORE;
+    d->segment->count = d->tokens;
     d->n = 1;
-    s->kind = SEGMENT_STORE;
-    s->count = d->tokens;
-    s->store.fd = -1;
-    s->store.width = 4;
-    s->store.buffer = (unsigned char *)id;
-    s->tokens = id;
+    d->store = (struct store){.width = sizeof *id, .fd = -1, .buffer = (unsigned char *)id};
+    d->stored = id;
     return d->tokens > 0 || failed(f, STATUS_INPUT, "the text is empty: nothing to score");
 }
 

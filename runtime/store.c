@@ -78,9 +78,13 @@ bool store_add(struct store *s, const int32_t *id, size_t n, struct failure *f)
     return true;
 }
 
-bool store_finish(struct store *s, const void **tokens, uint64_t *count, struct failure *f)
+uint64_t store_count(const struct store *s)
 {
-    *count = (s->spilled + s->used) / (uint64_t)s->width;
+    return (s->spilled + s->used) / (uint64_t)s->width;
+}
+
+bool store_finish(struct store *s, const void **tokens, struct failure *f)
+{
     if (s->fd < 0) {
         *tokens = s->buffer = need(realloc(s->buffer, s->used ? s->used : 1));
         return true;

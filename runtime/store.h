@@ -17,8 +17,9 @@ struct store {
 
 void store_open(struct store *s, int vocab);
 bool store_add(struct store *s, const int32_t *id, size_t n, struct failure *f);
-/* No more will come: *tokens and how many. They live until store_close. */
-bool store_finish(struct store *s, const void **tokens, uint64_t *count, struct failure *f);
+uint64_t store_count(const struct store *s);
+/* No more will come: *tokens, which live until store_close. */
+bool store_finish(struct store *s, const void **tokens, struct failure *f);
 void store_close(struct store *s);
 
 #endif

@@ -444,6 +444,19 @@ static void save_or_warn(struct trainer *t)
                (long long)t->step, f.text);
 }
 
+/* The last validation is a larger one, but must not outlast a time limit by more than a twentieth;
+ * a forward pass takes less than half of a training step. */
+static int64_t last_batches(const struct trainer *t)
+{
+    int64_t most = 4 * t->plan.eval_batches;
+    int64_t passes = (t->step - t->report.first_step) * t->plan.accumulate;
+    if (!(t->plan.seconds > 0) || passes == 0)
+        return most;
+    double each = (clock_seconds() - t->started - t->report.paused) / (double)passes / 2;
+    double fit = 0.05 * t->plan.seconds / each;
+    return fit < 1 ? 1 : fit < (double)most ? (int64_t)fit : most;
+}
+
 static bool loop(struct trainer *t, struct failure *f)
 {
     for (bool last = finished(t); !last && !interrupted;) {
@@ -452,7 +465,7 @@ static bool loop(struct trainer *t, struct failure *f)
             return false;
         last = finished(t);
         if (last || due(t->step, t->plan.eval_every))
-            if (!validate(t, t->plan.eval_batches * (last ? 4 : 1), &s, f))
+            if (!validate(t, last ? last_batches(t) : t->plan.eval_batches, &s, f))
                 return false;
         report_step(&t->report, &t->plan, &s);
         if (due(t->step, t->plan.save_every) && !last && !interrupted)

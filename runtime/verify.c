@@ -270,7 +270,7 @@ static int finish(struct tally *tally)
     bool passed = tally->failed == 0;
     if (tally->json) {
         json_t *all =
-            json_pack("{s:s, s:s, s:b, s:i, s:i, s:i, s:o, s:o}", "model", archrt_model.arch.name,
+            json_pack("{s:s, s:s, s:b, s:i, s:i, s:i, s:O, s:O}", "model", archrt_model.arch.name,
                       "options", archrt_model.options, "passed", (int)passed, "checks_passed",
                       tally->passed, "checks_failed", tally->failed, "checks_skipped",
                       tally->skipped, "kernels", tally->kernels, "whole_model", tally->model);
@@ -318,7 +318,8 @@ int cmd_verify(int argc, char **argv)
     }
     struct tally tally = {.json = s.json, .kernels = json_array(), .model = json_array()};
     bool done = verify(&s, &tally, &f);
-    if (!done)
-        return failure_report(&f);
-    return finish(&tally);
+    int status = done ? finish(&tally) : failure_report(&f);
+    json_decref(tally.kernels);
+    json_decref(tally.model);
+    return status;
 }

@@ -160,6 +160,13 @@ static void check_plan(struct arena *a, const struct arch *arch, const struct bu
         for (unsigned when = 0; when < (id == SCHEDULE_PREFILL ? 8u : 1u); when += 2)
             CHECK(races(p, (enum schedule_id)id, when, &first, &second) == 0,
                   "%s: %s races with %s", schedule_names[id], first, second);
+    for (int id = 0; id < SCHEDULE_UPDATE; id++)
+        for (int i = 0; i < BUFFER_COUNT; i++)
+            for (int j = 0; j < i; j++) {
+                const struct buffer *x = &p->schedules[id].buffers[i], *y = x - i + j;
+                CHECK(!x->used || !y->used || strcmp(x->name, y->name) != 0, "%s: two buffers %s",
+                      schedule_names[id], x->name);
+            }
     for (int i = 0; i < p->n_kernels; i++)
         for (int j = 0; j < i; j++)
             CHECK(strcmp(p->kernels[i].name, p->kernels[j].name) != 0, "two kernels %s",

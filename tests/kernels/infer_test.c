@@ -15,10 +15,6 @@
 #define TYPE 2
 #include "instances.h"
 
-static decode_attention_fn decode_attention, decode_attention_normed;
-static prefill_attention_fn prefill_attention;
-static prefill_rope_fn prefill_rope, prefill_rope_normed;
-
 #define KERNEL decode_attention
 #define ATT_H HEADS
 #define ATT_K KV_HEADS
@@ -67,11 +63,11 @@ static const struct shape shapes[] = {
     {"plain", 64, 4, 2, 16, 128, 96, 80},
     {"one of everything", 8, 1, 1, 8, 1, 1, 1},
     {"group 5, head 40", 40, 5, 1, 40, 104, 50, 33},
-    {"group 9, head 64", 96, 9, 1, 64, 200, 257, 300},
-    {"group 16, head 256", 320, 16, 1, 256, 100, 31, 130},
-    {"head 72, odd F", 72, 6, 6, 72, 65, 17, 200},
+    {"group 9, head 64", 96, 9, 1, 64, 200, 257, 200},
+    {"group 16, head 256", 160, 16, 1, 256, 100, 31, 83},
+    {"head 72, odd F", 72, 6, 6, 72, 65, 17, 130},
     {"odd D", 131, 14, 2, 24, 67, 33, 70},
-    {"group 3, head 48", 288, 6, 2, 48, 768, 1000, 200},
+    {"group 3, head 48", 288, 6, 2, 48, 400, 600, 140},
     {"F of whole pages", 64, 2, 1, 128, 1024, 48, 40},
 };
 #define NAME shape.name

@@ -10,18 +10,18 @@ train()
 {
     out_dir=$1
     shift
-    ./p train --data text --steps 12 --eval-every 4 --save-every 3 --out "$out_dir" --quiet "$@"
+    ./p train --data text --steps 30 --eval-every 4 --save-every 3 --out "$out_dir" --quiet "$@"
 }
-weights=latest/model.safetensors
+saved=latest/model.safetensors
 
 expect 0 train straight
 expect 0 train again
-check "two runs are the same bit for bit" cmp straight/$weights again/$weights
+check "two runs are the same bit for bit" cmp straight/$saved again/$saved
 expect 0 train other --seed 2
-check "another seed is another run" sh -c "! cmp -s straight/$weights other/$weights"
+check "another seed is another run" sh -c "! cmp -s straight/$saved other/$saved"
 
 # A stop at a step that was not planned: the schedule is that of the whole run.
-./p train --data text --steps 12 --eval-every 4 --save-every 3 --out killed --quiet &
+./p train --data text --steps 30 --eval-every 4 --save-every 3 --out killed --quiet &
 pid=$!
 tries=0
 while [ ! -e killed/latest ] && [ $tries -lt 500 ]; do
@@ -30,8 +30,9 @@ while [ ! -e killed/latest ] && [ $tries -lt 500 ]; do
 done
 kill -9 $pid 2>/dev/null
 wait $pid 2>/dev/null
+check "it was killed on its way" [ "$(readlink killed/latest)" != "$(readlink straight/latest)" ]
 expect 0 train killed --resume
-check "killed and resumed is the same bit for bit" cmp straight/$weights killed/$weights
+check "killed and resumed is the same bit for bit" cmp straight/$saved killed/$saved
 check "and so are the moments" cmp straight/latest/optimizer.safetensors \
     killed/latest/optimizer.safetensors
 
@@ -47,7 +48,7 @@ check "another shape's weights are refused by name" says 'intermediate_size|d_ff
 (
     ulimit -f 64
     trap '' XFSZ
-    ./p train --data text --steps 12 --save-every 3 --out full --quiet >out 2>err
+    ./p train --data text --steps 30 --save-every 3 --out full --quiet >out 2>err
     [ $? -eq 4 ]
 )
 check "a full disk is status 4" [ $? -eq 0 ]

@@ -263,7 +263,7 @@ static void test_spill(void)
     for (size_t i = 0; i < N; i++)
         text[i] = (unsigned char)(i * 7 + i / 251);
     write_gzip("big.gz", text, N, "wb1");
-    CHECK(open_one(&d, "big.gz", &f) && d.tokens == N + 1 && d.segment[0].store.fd >= 0);
+    CHECK(open_one(&d, "big.gz", &f) && d.tokens == N + 1 && d.store.fd >= 0);
     for (uint64_t at = 0; at + 100 < N; at += 999983) {
         CHECK(data_read(&d, at, 100, got, &f));
         for (size_t i = 0; i < 100; i++)

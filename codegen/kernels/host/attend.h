@@ -28,30 +28,31 @@ struct attend {
     int e, rows;
     float *q;     /* [rows][WIDTH], scaled by 1 / sqrt(E) */
     float *sum;   /* [rows][WIDTH]: chunk j holds lanes from attend_lane(e, j) on */
+    float *total; /* [rows][16] sums of e^(score - most), by vector lane */
     float *most;  /* [rows] largest score so far */
-    float *total; /* [rows] sum of e^(score - most) */
-    float *fade;  /* [rows] what the block at hand makes of earlier sums */
-    float *score; /* [rows][ATTEND_KEYS] */
+    float *score; /* [ATTEND_TILE][ATTEND_KEYS] */
 };
 
 static ALWAYS_INLINE struct attend attend_state(float *scratch, int rows, int e)
 {
     struct attend a = {.e = e, .rows = rows, .q = scratch};
     a.sum = a.q + (size_t)rows * ATTEND_WIDTH(e);
-    a.score = a.sum + (size_t)rows * ATTEND_WIDTH(e);
-    a.most = a.score + (size_t)rows * ATTEND_KEYS;
-    a.total = a.most + rows;
-    a.fade = a.total + rows;
+    a.total = a.sum + (size_t)rows * ATTEND_WIDTH(e);
+    a.score = a.total + (size_t)rows * 16;
+    a.most = a.score + ATTEND_TILE_MOST * ATTEND_KEYS;
     return a;
 }
 
 static ALWAYS_INLINE void attend_begin(const struct attend *a)
 {
-    memset(a->sum, 0, sizeof(float) * (size_t)a->rows * ATTEND_WIDTH(a->e));
-    for (int r = 0; r < a->rows; r++) {
+    memset(a->sum, 0, sizeof(float) * (size_t)a->rows * (ATTEND_WIDTH(a->e) + 16));
+    for (int r = 0; r < a->rows; r++)
         a->most[r] = -INFINITY;
-        a->total[r] = 0;
-    }
+}
+
+static ALWAYS_INLINE float attend_total(const struct attend *a, int r)
+{
+    return vf_sum(vf_load(a->total + r * 16));
 }
 
 /* The first of the E lanes that chunk j holds. */
@@ -86,68 +87,68 @@ static ALWAYS_INLINE void attend_score_tile(const struct attend *a, int rows, in
     }
 }
 
-static ALWAYS_INLINE void attend_score_rows(const struct attend *a, int from, int panels, int j,
-                                            const char *keys, size_t at)
-{
-    int r = from;
-    const int width = ATTEND_WIDTH(a->e);
-    for (; r + ATTEND_TILE <= a->rows; r += ATTEND_TILE)
-        attend_score_tile(a, ATTEND_TILE, panels, a->q + r * width, a->score + r * ATTEND_KEYS + j,
-                          keys, at);
-    for (; r < a->rows; r++)
-        attend_score_tile(a, 1, panels, a->q + r * width, a->score + r * ATTEND_KEYS + j, keys, at);
-}
-
-/* Scores of rows [from, rows) for n keys from k0, a multiple of 16, on; whole panels. */
-static ALWAYS_INLINE void attend_scores(const struct attend *a, int from, const char *keys, int k0,
-                                        int n)
+/* Scores of rows from r on for n keys from k0, a multiple of 16, on; whole panels. */
+static ALWAYS_INLINE void attend_scores(const struct attend *a, int r, int rows, const char *keys,
+                                        int k0, int n)
 {
     enum { MANY = ATTEND_VECTORS / PANEL_VECTORS };
+    const float *q = a->q + r * ATTEND_WIDTH(a->e);
+    size_t at = (size_t)k0 * (size_t)a->e, step = (size_t)PANEL * (size_t)a->e;
     int j = 0;
-    for (; MANY > 1 && j + (MANY - 1) * PANEL < n; j += MANY * PANEL)
-        attend_score_rows(a, from, MANY, j, keys, (size_t)(k0 + j) * (size_t)a->e);
-    for (; j < n; j += PANEL)
-        attend_score_rows(a, from, 1, j, keys, (size_t)(k0 + j) * (size_t)a->e);
+    for (; MANY > 1 && j + (MANY - 1) * PANEL < n; j += MANY * PANEL, at += MANY * step)
+        attend_score_tile(a, rows, MANY, q, a->score + j, keys, at);
+    for (; j < n; j += PANEL, at += step)
+        attend_score_tile(a, rows, 1, q, a->score + j, keys, at);
 }
 
-/* Scores of one row become weights e^(score - most); keys from `seen` on do not count. */
-static ALWAYS_INLINE void attend_softmax(const struct attend *a, int r, int seen, int n)
+/* Scores of rows from r on become weights e^(score - most); row i sees `seen[i]` of the n keys.
+ * fade[i] is what becomes of the row's earlier sums. */
+static ALWAYS_INLINE void attend_softmax(const struct attend *a, int r, int rows, const int *seen,
+                                         int n, float *fade)
 {
-    float *score = a->score + r * ATTEND_KEYS;
     int whole = (n + VL - 1) / VL * VL;
-    for (int j = seen; j < whole; j++)
-        score[j] = -INFINITY;
-    vf top = vf_set(a->most[r]);
-    for (int j = 0; j < whole; j += VL)
-        top = vf_max(vf_load(score + j), top);
-    float most = vf_top(top);
-    vf total = vf_set(0);
-    for (int j = 0; j < whole; j += VL) {
-        vf p = vf_exp(vf_load(score + j) - vf_set(most));
-        vf_store(score + j, p);
-        total += p;
+    float now[ATTEND_TILE];
+    FOREACH(i, rows)
+    {
+        float *score = a->score + i * ATTEND_KEYS;
+        for (int j = seen[i]; j < whole; j++)
+            score[j] = -INFINITY;
+        vf top = vf_load(score);
+        for (int j = VL; j < whole; j += VL)
+            top = vf_max(vf_load(score + j), top);
+        float most = vf_top(top), before = a->most[r + i];
+        now[i] = most > before ? most : before;
     }
-    float fade = expf(a->most[r] - most);
-    a->fade[r] = fade;
-    a->total[r] = a->total[r] * fade + vf_sum(total);
-    a->most[r] = most;
+    FOREACH(i, rows)
+    {
+        float *score = a->score + i * ATTEND_KEYS;
+        vf most = vf_set(now[i]), share = vf_exp(vf_set(a->most[r + i]) - most);
+        vf total = vf_load(a->total + (r + i) * 16) * share;
+        for (int j = 0; j < whole; j += VL) {
+            vf p = vf_exp(vf_load(score + j) - most);
+            vf_store(score + j, p);
+            total += p;
+        }
+        vf_store(a->total + (r + i) * 16, total);
+        a->most[r + i] = now[i];
+        fade[i] = share[0];
+    }
 }
 
 /* sum[rows][vectors] from chunk j on = fade sum + weights values. */
 static ALWAYS_INLINE void attend_value_tile(const struct attend *a, int r0, int rows, int j,
-                                            int vectors, const char *values, int k0, int n)
+                                            int vectors, const char *values, int k0, int n,
+                                            const float *fade)
 {
     vf s[ATTEND_TILE * ATTEND_VECTORS];
     const int width = ATTEND_WIDTH(a->e);
     float *sum = a->sum + r0 * width + j * VL;
-    const float *p = a->score + r0 * ATTEND_KEYS;
     size_t lane[ATTEND_VECTORS];
     FOREACH(v, vectors) lane[v] = (size_t)attend_lane(a->e, j + v);
     FOREACH(r, rows)
     {
-        vf fade = vf_set(a->fade[r0 + r]);
         FOREACH(v, vectors)
-        s[r * ATTEND_VECTORS + v] = vf_load(sum + r * width + v * VL) * fade;
+        s[r * ATTEND_VECTORS + v] = vf_load(sum + r * width + v * VL) * vf_set(fade[r]);
     }
     for (int key = 0; key < n; key++) {
         size_t at = (size_t)(k0 + key) * (size_t)a->e;
@@ -156,7 +157,7 @@ static ALWAYS_INLINE void attend_value_tile(const struct attend *a, int r0, int 
         x[v] = a->e < VL ? kv_load_part(values, at, a->e) : kv_load(values, at + lane[v]);
         FOREACH(r, rows)
         {
-            vf weight = vf_set(p[r * ATTEND_KEYS + key]);
+            vf weight = vf_set(a->score[r * ATTEND_KEYS + key]);
             FOREACH(v, vectors) s[r * ATTEND_VECTORS + v] += x[v] * weight;
         }
     }
@@ -166,45 +167,52 @@ static ALWAYS_INLINE void attend_value_tile(const struct attend *a, int r0, int 
     }
 }
 
-static ALWAYS_INLINE void attend_value_rows(const struct attend *a, int from, int j, int vectors,
-                                            const char *values, int k0, int n)
-{
-    int r = from;
-    for (; r + ATTEND_TILE <= a->rows; r += ATTEND_TILE)
-        attend_value_tile(a, r, ATTEND_TILE, j, vectors, values, k0, n);
-    for (; r < a->rows; r++)
-        attend_value_tile(a, r, 1, j, vectors, values, k0, n);
-}
-
-static ALWAYS_INLINE void attend_values(const struct attend *a, int from, const char *values,
-                                        int k0, int n)
+static ALWAYS_INLINE void attend_values(const struct attend *a, int r, int rows, const char *values,
+                                        int k0, int n, const float *fade)
 {
     int j = 0, chunks = ATTEND_CHUNKS(a->e);
     for (; j + ATTEND_VECTORS <= chunks; j += ATTEND_VECTORS)
-        attend_value_rows(a, from, j, ATTEND_VECTORS, values, k0, n);
+        attend_value_tile(a, r, rows, j, ATTEND_VECTORS, values, k0, n, fade);
     if (chunks - j == 3)
-        attend_value_rows(a, from, j, 3, values, k0, n);
+        attend_value_tile(a, r, rows, j, 3, values, k0, n, fade);
     else if (chunks - j == 2)
-        attend_value_rows(a, from, j, 2, values, k0, n);
+        attend_value_tile(a, r, rows, j, 2, values, k0, n, fade);
     else if (chunks - j == 1)
-        attend_value_rows(a, from, j, 1, values, k0, n);
+        attend_value_tile(a, r, rows, j, 1, values, k0, n, fade);
+}
+
+static ALWAYS_INLINE void attend_rows(const struct attend *a, int r, int rows, int group, int seen,
+                                      const char *keys, const char *values, int k0, int n)
+{
+    float fade[ATTEND_TILE];
+    int mine[ATTEND_TILE];
+    FOREACH(i, rows)
+    {
+        int to = seen + (r + i) / group - k0;
+        mine[i] = to < n ? to : n;
+    }
+    attend_scores(a, r, rows, keys, k0, n);
+    attend_softmax(a, r, rows, mine, n, fade);
+    attend_values(a, r, rows, values, k0, n, fade);
 }
 
 /* All rows over n <= ATTEND_KEYS keys from k0, a multiple of 16, on. Row r sees keys below
  * seen + r / group; rows that see none are left alone. n is what the last row sees of this block.
- */
+ * A tile of rows goes through all three steps while its scores are in the L1 cache. */
 static ALWAYS_INLINE void attend_block(const struct attend *a, int group, int seen,
                                        const char *keys, const char *values, int k0, int n)
 {
-    int from = 0;
-    while (seen + from / group <= k0)
-        from += group;
-    attend_scores(a, from, keys, k0, n);
-    for (int r = from; r < a->rows; r++) {
-        int mine = seen + r / group - k0;
-        attend_softmax(a, r, mine < n ? mine : n, n);
+    int r = 0;
+    while (seen + r / group <= k0)
+        r += group;
+    for (; r + ATTEND_TILE <= a->rows; r += ATTEND_TILE)
+        attend_rows(a, r, ATTEND_TILE, group, seen, keys, values, k0, n);
+    if (ATTEND_TILE > 2 && r + 2 <= a->rows) {
+        attend_rows(a, r, 2, group, seen, keys, values, k0, n);
+        r += 2;
     }
-    attend_values(a, from, values, k0, n);
+    if (r < a->rows)
+        attend_rows(a, r, 1, group, seen, keys, values, k0, n);
 }
 
 /* One row's result: att[E] = factor x sum. */

@@ -43,7 +43,7 @@ static ALWAYS_INLINE struct range decode_part(const struct decode *d, int tid)
 
 /* Head `head` over its panels [first, last). */
 static ALWAYS_INLINE void decode_keys_of(const struct decode *d, int head, int first, int last,
-                                      const struct turn *turn, int tid, int slot)
+                                         const struct turn *turn, int tid, int slot)
 {
     const int e = d->e, group = d->group;
     char *keys = kv_keys(d->cache, d->context, e, head);
@@ -65,13 +65,13 @@ static ALWAYS_INLINE void decode_keys_of(const struct decode *d, int head, int f
                      end - k0 < ATTEND_KEYS ? end - k0 : ATTEND_KEYS);
     if (first == 0 && last == d->panels) {
         for (int r = 0; r < group; r++)
-            attend_store(&a, r, d->att + (head * group + r) * e, 1 / a.total[r]);
+            attend_store(&a, r, d->att + (head * group + r) * e, 1 / attend_total(&a, r));
         return;
     }
     float *to = decode_partial(d, tid, slot);
     for (int r = 0; r < group; r++, to += ATTEND_WIDTH(e) + 16) {
         to[0] = a.most[r];
-        to[1] = a.total[r];
+        to[1] = attend_total(&a, r);
         memcpy(to + 16, a.sum + r * ATTEND_WIDTH(e), sizeof(float) * (size_t)ATTEND_WIDTH(e));
     }
 }
@@ -134,6 +134,7 @@ static ALWAYS_INLINE void decode_run(const struct decode *d, int tid)
 }
 #endif
 
+decode_attention_fn KERNEL;
 void KERNEL(float *att, const float *qkv, void *cache, const float *gain, const float *rope,
             float *scratch, int past, int tid)
 {

@@ -45,6 +45,7 @@ static ALWAYS_INLINE void embed_rows(int type, int d, float *x, const char *tabl
 }
 #endif
 
+embed_row_fn KERNEL;
 void KERNEL(float *x, const void *table, const int32_t *token, int m, int tid)
 {
     embed_rows(WTYPE, EMBED_D, x, table, token, m, tid);

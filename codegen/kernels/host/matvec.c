@@ -338,6 +338,7 @@ static ALWAYS_INLINE void mv_run(const struct mv *m, bool norm, float eps, float
 }
 #endif
 
+matvec_fn KERNEL;
 void KERNEL(float *y, const float *x, const void *w, const float *gain, const float *bias,
             const float *residual, float *scratch, int tid)
 {

@@ -44,7 +44,7 @@ static ALWAYS_INLINE void prefill_piece(const struct prefill_attention *p, int h
     for (int r = 0; r < rows; r++)
         attend_store(&a, r,
                      p->att + ((ptrdiff_t)(i0 + r / group) * p->h + head * group + r % group) * e,
-                     1 / a.total[r]);
+                     1 / attend_total(&a, r));
 }
 
 static ALWAYS_INLINE void prefill_attend(const struct prefill_attention *p, int m, int tid)
@@ -62,6 +62,7 @@ static ALWAYS_INLINE void prefill_attend(const struct prefill_attention *p, int 
 }
 #endif
 
+prefill_attention_fn KERNEL;
 void KERNEL(float *att, const float *qkv, const void *cache, float *scratch, int past, int m,
             int tid)
 {

@@ -112,6 +112,7 @@ static NOINLINE void CONCAT(KERNEL, _tile)(const struct tile *t)
     tile_product(TILE_ROWS, TILE_VECTORS, t, TILE_X_ROW(MM_K), 1, TILE_COLUMNS);
 }
 
+prefill_matmul_fn KERNEL;
 void KERNEL(float *y, const float *x, const void *w, const float *bias, const float *residual,
             float *scratch, int m, int tid)
 {

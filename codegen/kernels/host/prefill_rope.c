@@ -37,6 +37,7 @@ static ALWAYS_INLINE void prefill_rope_row(const struct prefill_rope *p, float *
 }
 #endif
 
+prefill_rope_fn KERNEL;
 void KERNEL(float *qkv, void *cache, const float *gain, const float *rope, int past, int m, int tid)
 {
     const struct prefill_rope p = {.h = ROPE_H,

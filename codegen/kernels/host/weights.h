@@ -102,6 +102,15 @@ static inline void pack_bf16(uint16_t *to, const float *w, int rows, int k)
                 r < rows && c < k ? bf16_round(w[(size_t)r * k + c]) : 0;
 }
 
+/* The nearest integer plus QUANT_BIAS; |x| < 128. Adding 1.5 2^23 leaves it in the low bits. */
+static inline uint8_t quant_round(float x)
+{
+    float shifted = x + (12582912.0f + QUANT_BIAS);
+    uint32_t u;
+    memcpy(&u, &shifted, 4);
+    return (uint8_t)u;
+}
+
 static inline void pack_i8(char *to, const float *w, int rows, int k)
 {
     for (int begin = 0; begin < k; begin += QUANT_BLOCK) {
@@ -121,7 +130,7 @@ static inline void pack_i8(char *to, const float *w, int rows, int k)
             bool zero = !(most > 1e-30f) || sum != 0;
             scale[r] = sum != 0 ? sum : zero ? 0 : most / 127;
             for (int c = begin; c < end && !zero; c++)
-                q[(c - begin) * PANEL + r] = (uint8_t)(QUANT_BIAS + lrintf(from[c] * (127 / most)));
+                q[(c - begin) * PANEL + r] = quant_round(from[c] * (127 / most));
         }
         to += PANEL * 4 + padded * PANEL;
     }

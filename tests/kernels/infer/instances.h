@@ -1,11 +1,5 @@
 /* instances.h - the kernels of infer_test.c for one type of weights: TYPE is 0, 1 or 2. Included
  * once for each. */
-static matvec_fn CONCAT(mv_qkv_, TYPE), CONCAT(mv_o_, TYPE), CONCAT(mv_gate_up_, TYPE),
-    CONCAT(mv_down_, TYPE), CONCAT(mv_head_, TYPE);
-static prefill_matmul_fn CONCAT(mm_qkv_, TYPE), CONCAT(mm_o_, TYPE), CONCAT(mm_gate_up_, TYPE),
-    CONCAT(mm_down_, TYPE), CONCAT(mm_head_, TYPE);
-static embed_row_fn CONCAT(embed_, TYPE);
-
 #define KERNEL CONCAT(mv_qkv_, TYPE)
 #define MV_N QKV
 #define MV_K D_MODEL

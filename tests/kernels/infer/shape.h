@@ -24,7 +24,9 @@ extern struct shape shape;
 #define DQ (HEADS * HEAD_DIM)
 #define DKV (KV_HEADS * HEAD_DIM)
 #define QKV (DQ + 2 * DKV)
+#ifndef CHUNK
 #define CHUNK 64
+#endif
 #define EPSILON 1e-5f
 #define ROW_GRANULE 1
 
