@@ -2,8 +2,8 @@
  * know of each other. The emitted side defines one `struct archrt_model`; main() is the library's.
  *
  * All sizes are in elements unless they say bytes. Row-major everywhere. Slabs are 64-byte aligned,
- * owned by the runtime, allocated once. Functions with a `tid` are called by all `threads` threads of
- * the team at once and meet in team_barrier(); everything else is called by one thread. */
+ * owned by the runtime, allocated once. Functions with a `tid` are called by all `threads` threads
+ * of the team at once and meet in team_barrier(); everything else is called by one thread. */
 #ifndef ARCHRT_H
 #define ARCHRT_H
 
@@ -29,8 +29,9 @@ struct archrt_tensor {
     int64_t shape[2];
     size_t offset; /* floats into the parameter slab; gradients and moments use the same */
     bool decay;    /* weight decay applies (matrices) */
-    float init;    /* standard deviation of the initial normal; 1 for gains means constant 1: see gain */
-    bool gain;     /* initialised to 1 (norms); biases: init 0 */
+    float
+        init; /* standard deviation of the initial normal; 1 for gains means constant 1: see gain */
+    bool gain; /* initialised to 1 (norms); biases: init 0 */
 };
 
 /* Defaults from the spec's train {} block; the command line overrides them. */
@@ -49,7 +50,8 @@ enum archrt_kernel_kind {
     ARCHRT_KERNEL_KINDS
 };
 
-/* A kernel's literal macros (MM_BIAS, MV_NORM, ...): which operands it reads. HEAD_NORM is qk_norm. */
+/* A kernel's literal macros (MM_BIAS, MV_NORM, ...): which operands it reads. HEAD_NORM is qk_norm.
+ */
 enum archrt_kernel_flag {
     ARCHRT_BIAS = 1,
     ARCHRT_RESIDUAL = 2,
@@ -66,7 +68,8 @@ struct archrt_kernel {
     int m, n, k;       /* the shape, as the kind reads it (kernels.def) */
     int weights;       /* enum archrt_dtype of the weights it streams */
     int times;         /* calls a phase makes of it (layers, or 1) */
-    double flops, bytes; /* of one call at m rows; attention in decode: at context/2 cached tokens */
+    double flops,
+        bytes; /* of one call at m rows; attention in decode: at context/2 cached tokens */
     void (*function)(void); /* cast to the kind's prototype, archrt_kernels.h */
     int flags;              /* enum archrt_kernel_flag */
     size_t scratch_bytes;   /* of its scratch argument; 0: within work_bytes or infer_work_bytes */
@@ -81,8 +84,8 @@ enum archrt_dtype { ARCHRT_F32, ARCHRT_BF16, ARCHRT_I8 };
 /* One micro-batch of training. Rows are b * T + t. */
 struct archrt_train {
     const float *params;
-    float *grads;         /* accumulated into */
-    void *work;           /* work_bytes */
+    float *grads;          /* accumulated into */
+    void *work;            /* work_bytes */
     const int32_t *token;  /* [B T] */
     const int32_t *target; /* [B T], -1: no loss there */
     float grad_scale;      /* dloss of one target: 1 / (targets of the whole step) */
@@ -106,7 +109,7 @@ struct archrt_infer {
 };
 
 struct archrt_model {
-    int abi; /* ARCHRT_ABI */
+    int abi;             /* ARCHRT_ABI */
     const char *source;  /* "quickstart.arch:7" */
     const char *options; /* "specialised, int8 weights, 2 threads" */
     bool generic;        /* built with --generic */
@@ -125,15 +128,16 @@ struct archrt_model {
     void (*train)(const struct archrt_train *, int tid); /* forward and backward */
     void (*eval)(const struct archrt_train *, int tid);  /* forward: fills loss only */
     void (*adamw)(const struct archrt_adamw *, int tid);
-    double (*sum_squares)(const float *x, int tid); /* of param_floats; same value on every thread */
+    double (*sum_squares)(const float *x,
+                          int tid); /* of param_floats; same value on every thread */
 
     /* inference: weights of type `weights`, one sequence */
     int weights; /* enum archrt_dtype */
     int chunk;   /* tokens a prefill call takes at most */
     size_t weight_bytes, cache_bytes, infer_work_bytes;
     void (*pack)(void *weights, const float *params, int tid);
-    /* n tokens behind s->past. logits: [V] of the last token, or NULL. logprobs: [n], log p(target[i]
-     * | token[0..i]), or NULL. top: reserved. */
+    /* n tokens behind s->past. logits: [V] of the last token, or NULL. logprobs: [n], log
+     * p(target[i] | token[0..i]), or NULL. top: reserved. */
     void (*prefill)(const struct archrt_infer *s, const int32_t *token, int n, float *logits,
                     const int32_t *target, float *logprobs, int tid);
     void (*decode)(const struct archrt_infer *s, int32_t token, float *logits, int tid);

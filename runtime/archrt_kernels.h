@@ -19,8 +19,8 @@ typedef void norm_fn(float *y, float *rstd, const float *x, const float *gain, i
 /* dx[m][D] += gradient through the norm; dgain[D] +=. scratch: [THREADS][D] floats. */
 typedef void norm_backward_fn(float *dx, float *dgain, const float *dy, const float *x,
                               const float *rstd, const float *gain, float *scratch, int tid);
-/* y[m][N] = x[m][K] w[N][K]^T, + bias[N] where MM_BIAS, + residual[m][N] where MM_RESIDUAL (y may be
- * residual). scratch: the file says how much (MATMUL_SCRATCH_FLOATS in matmul.h). */
+/* y[m][N] = x[m][K] w[N][K]^T, + bias[N] where MM_BIAS, + residual[m][N] where MM_RESIDUAL (y may
+ * be residual). scratch: the file says how much (MATMUL_SCRATCH_FLOATS in matmul.h). */
 typedef void matmul_fn(float *y, const float *x, const float *w, const float *bias,
                        const float *residual, float *scratch, int m, int tid);
 /* dx[m][K] = dy[m][N] w[N][K]; += where MM_ACCUMULATE. */
@@ -29,13 +29,13 @@ typedef void matmul_dx_fn(float *dx, const float *dy, const float *w, float *scr
 /* dw[N][K] += dy[m][N]^T x[m][K]; dbias[N] += column sums of dy where MM_BIAS. */
 typedef void matmul_dw_fn(float *dw, float *dbias, const float *dy, const float *x, float *scratch,
                           int m, int tid);
-/* out[m][dq + 2 dkv] = q and k of `in`, each head normalised by gain[0][E] (q), gain[1][E] (k) where
- * HEAD_NORM, then rotated at position i % T; v is copied. out may be `in`. rstd[m][H + K] is written
- * where HEAD_NORM. rope: [C][E/2][cos, sin], halves (i, i + E/2) rotate together. */
+/* out[m][dq + 2 dkv] = q and k of `in`, each head normalised by gain[0][E] (q), gain[1][E] (k)
+ * where HEAD_NORM, then rotated at position i % T; v is copied. out may be `in`. rstd[m][H + K] is
+ * written where HEAD_NORM. rope: [C][E/2][cos, sin], halves (i, i + E/2) rotate together. */
 typedef void rope_fn(float *out, float *rstd, const float *in, const float *gain, const float *rope,
                      int tid);
-/* dqkv[m][dq + 2 dkv] in place, from gradients of the rotated to gradients of the projected; `in` is
- * the projected (read where HEAD_NORM only), dgain[2][E] +=. scratch: [THREADS][2][E]. */
+/* dqkv[m][dq + 2 dkv] in place, from gradients of the rotated to gradients of the projected; `in`
+ * is the projected (read where HEAD_NORM only), dgain[2][E] +=. scratch: [THREADS][2][E]. */
 typedef void rope_backward_fn(float *dqkv, float *dgain, const float *in, const float *rstd,
                               const float *gain, const float *rope, float *scratch, int tid);
 /* att[B T][dq] from rotated qkv[B T][dq + 2 dkv], causal within each sequence; lse[B T][H] is the
@@ -68,16 +68,16 @@ typedef void prefill_matmul_fn(float *y, const float *x, const void *w, const fl
                                const float *residual, float *scratch, int m, int tid);
 /* qkv[m][dq + 2 dkv]: q heads normalised and rotated in place at positions past..past + m; k, v of
  * those positions written into the layer's cache (layout: kvcache.h). */
-typedef void prefill_rope_fn(float *qkv, void *cache, const float *gain, const float *rope, int past,
-                             int m, int tid);
+typedef void prefill_rope_fn(float *qkv, void *cache, const float *gain, const float *rope,
+                             int past, int m, int tid);
 /* att[m][dq]: queries at past..past + m over cached keys 0..past + i. */
 typedef void prefill_attention_fn(float *att, const float *qkv, const void *cache, float *scratch,
                                   int past, int m, int tid);
 /* y[N] = w[N][K] f(x[K]); f is the norm by gain[K] where MV_NORM. Then + bias[N] where MV_BIAS,
  * + residual[N] where MV_RESIDUAL (y may be residual), or where MV_SWIGLU y[N / 2] =
  * silu(row i) row (N / 2 + i). */
-typedef void matvec_fn(float *y, const float *x, const void *w, const float *gain, const float *bias,
-                       const float *residual, float *scratch, int tid);
+typedef void matvec_fn(float *y, const float *x, const void *w, const float *gain,
+                       const float *bias, const float *residual, float *scratch, int tid);
 /* One token at position `past`: head norm and rotation of qkv[dq + 2 dkv], its k and v into the
  * cache, att[dq] over keys 0..past. */
 typedef void decode_attention_fn(float *att, const float *qkv, void *cache, const float *gain,

@@ -27,7 +27,7 @@ typedef bool score_sink(void *to, const int32_t *id, const float *logprob, size_
                         struct failure *f);
 
 struct scorer {
-    struct inference session;
+    struct inference inference;
     struct data *data;
     int32_t *token; /* context + 1 */
     float *logprob; /* context */
@@ -37,7 +37,7 @@ static bool scorer_open(struct scorer *s, const struct archrt_model *m, const fl
                         struct data *d, struct failure *f)
 {
     *s = (struct scorer){.data = d};
-    if (!inference_open(&s->session, m, params, f))
+    if (!inference_open(&s->inference, m, params, f))
         return false;
     s->token = need(malloc(((size_t)m->arch.context + 1) * sizeof *s->token));
     s->logprob = need(malloc((size_t)m->arch.context * sizeof *s->logprob));
@@ -46,8 +46,8 @@ static bool scorer_open(struct scorer *s, const struct archrt_model *m, const fl
 
 static void scorer_close(struct scorer *s)
 {
-    if (s->session.model)
-        inference_close(&s->session);
+    if (s->inference.model)
+        inference_close(&s->inference);
     free(s->token);
     free(s->logprob);
 }
@@ -56,7 +56,7 @@ static void scorer_close(struct scorer *s)
  * token is conditioned on at least half a context, or on all that there is before it. */
 static bool score_all(struct scorer *s, int stride, score_sink *sink, void *to, struct failure *f)
 {
-    int C = s->session.model->arch.context;
+    int C = s->inference.model->arch.context;
     struct stretch all = {0, s->data->tokens, C, stride > 0 ? stride : C > 1 ? C / 2 : 1};
     int32_t first;
     const float nothing = NAN;
@@ -66,8 +66,8 @@ static bool score_all(struct scorer *s, int stride, score_sink *sink, void *to, 
         struct window w = stretch_window(&all, i);
         if (!data_read(s->data, w.start, (size_t)w.inputs + 1, s->token, f))
             return false;
-        s->session.state.past = 0;
-        inference_feed(&s->session, s->token, w.inputs, NULL, s->token + 1, s->logprob);
+        s->inference.state.past = 0;
+        inference_feed(&s->inference, s->token, w.inputs, NULL, s->token + 1, s->logprob);
         if (!sink(to, s->token + 1 + w.counted, s->logprob + w.counted,
                   (size_t)(w.inputs - w.counted), f))
             return false;

@@ -254,24 +254,28 @@ static bool set_up(struct trainer *t, json_t *state, struct failure *f)
     return true;
 }
 
+static bool refuse_existing(const char *out, struct failure *f)
+{
+    return failed(f, STATUS_INPUT,
+                  "%s holds a training run: --resume goes on with it, another --out starts over",
+                  out);
+}
+
+/* A new OUT is made only after everything else was found in order. */
 static bool start(struct trainer *t, struct failure *f)
 {
     const char *out = t->plan.out;
-    t->saved_step = -1;
-    if (!t->plan.resume && checkpoint_exists(out))
-        return failed(
-            f, STATUS_INPUT,
-            "%s holds a training run: --resume goes on with it, another --out starts over", out);
-    if (!checkpoint_prepare(out, f))
-        return false;
     json_t *state = NULL;
-    if (t->plan.resume && checkpoint_exists(out)) {
-        state = checkpoint_state(out, f);
-        if (!state)
-            return false;
-    }
+    bool exists = checkpoint_exists(out);
+    t->saved_step = -1;
+    if (exists && !t->plan.resume)
+        return refuse_existing(out, f);
+    if (exists && (!checkpoint_prepare(out, f) || !(state = checkpoint_state(out, f))))
+        return false;
     bool good = set_up(t, state, f);
     json_decref(state);
+    if (good && !exists)
+        good = checkpoint_prepare(out, f) && (!checkpoint_exists(out) || refuse_existing(out, f));
     return good && report_open(&t->report, &t->plan, t->model, t->step, tokens_done(t), f);
 }
 

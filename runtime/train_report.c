@@ -139,13 +139,15 @@ static void show(struct report *r, const struct plan *p, const struct step_facts
     fflush(stdout);
 }
 
-/* A terminal's line is rewritten ten times a second; a file gets a line after 1, 2, 4, .. 30 s. */
+/* A terminal's line is rewritten ten times a second; a file gets a line after 1, 2, 4, .. 30 s, and
+ * at each validation. */
 static bool due(struct report *r, const struct plan *p, const struct step_facts *s)
 {
     double now = clock_seconds(), run = r->shown_at - r->started;
     double pause = r->terminal ? 0.1 : run < 1 ? 1 : run < 30 ? run : 30;
     bool last = p->steps > 0 && s->step >= p->steps;
-    if (s->step != r->first_step + 1 && !last && now - r->shown_at < pause)
+    bool telling = last || s->step == r->first_step + 1 || !isnan(s->val_loss);
+    if (!telling && now - r->shown_at < pause)
         return false;
     r->shown_at = now;
     return true;

@@ -37,6 +37,8 @@ refuses 1 "not finite" "$toy" train --quiet --data t.txt --steps 300 --lr 10 --c
 refuses 1 "cannot make the directory t.txt" "$toy" train --quiet --data t.txt --steps 1 --out t.txt/run
 refuses 1 "cannot make the directory" "$toy" train --quiet --data t.txt --steps 1 --out t.txt
 
+[ ! -e run ] || fail "a mistake left an empty run behind"
+
 # A hostile name cannot reach the terminal's controls.
 printf 'x' >"$(printf 'evil\033[31m.jsonl')"
 status 1 "$toy" train --data "$(printf 'evil\033[31m.jsonl')" --steps 1

@@ -30,7 +30,7 @@ struct attend {
     float *sum;   /* [rows][WIDTH]: chunk j holds lanes from attend_lane(e, j) on */
     float *total; /* [rows][16] sums of e^(score - most), by vector lane */
     float *most;  /* [rows] largest score so far */
-    float *score; /* [ATTEND_TILE][ATTEND_KEYS] */
+    float *score; /* [ATTEND_GROUP][ATTEND_KEYS] */
 };
 
 static ALWAYS_INLINE struct attend attend_state(float *scratch, int rows, int e)
@@ -39,7 +39,7 @@ static ALWAYS_INLINE struct attend attend_state(float *scratch, int rows, int e)
     a.sum = a.q + (size_t)rows * ATTEND_WIDTH(e);
     a.total = a.sum + (size_t)rows * ATTEND_WIDTH(e);
     a.score = a.total + (size_t)rows * 16;
-    a.most = a.score + ATTEND_TILE_MOST * ATTEND_KEYS;
+    a.most = a.score + ATTEND_GROUP * ATTEND_KEYS;
     return a;
 }
 
@@ -87,63 +87,85 @@ static ALWAYS_INLINE void attend_score_tile(const struct attend *a, int rows, in
     }
 }
 
-/* Scores of rows from r on for n keys from k0, a multiple of 16, on; whole panels. */
-static ALWAYS_INLINE void attend_scores(const struct attend *a, int r, int rows, const char *keys,
-                                        int k0, int n)
+/* score[rows] for n keys from k0, a multiple of 16, on; whole panels. */
+static ALWAYS_INLINE void attend_scores(const struct attend *a, int rows, const float *q,
+                                        float *score, const char *keys, int k0, int n)
 {
     enum { MANY = ATTEND_VECTORS / PANEL_VECTORS };
-    const float *q = a->q + r * ATTEND_WIDTH(a->e);
     size_t at = (size_t)k0 * (size_t)a->e, step = (size_t)PANEL * (size_t)a->e;
     int j = 0;
     for (; MANY > 1 && j + (MANY - 1) * PANEL < n; j += MANY * PANEL, at += MANY * step)
-        attend_score_tile(a, rows, MANY, q, a->score + j, keys, at);
+        attend_score_tile(a, rows, MANY, q, score + j, keys, at);
+    for (; MANY > 2 && j + PANEL < n; j += 2 * PANEL, at += 2 * step)
+        attend_score_tile(a, rows, 2, q, score + j, keys, at);
     for (; j < n; j += PANEL, at += step)
-        attend_score_tile(a, rows, 1, q, a->score + j, keys, at);
+        attend_score_tile(a, rows, 1, q, score + j, keys, at);
 }
 
-/* Scores of rows from r on become weights e^(score - most); row i sees `seen[i]` of the n keys.
+/* change[rows] = most before - most now; most becomes that of now. */
+static ALWAYS_INLINE void attend_top(int rows, const float *score, int n, float *most,
+                                     float *change)
+{
+    vf top[4];
+    FOREACH(i, rows) top[i] = vf_set(most[i]);
+    for (int j = 0; j < n; j += VL)
+        FOREACH(i, rows) top[i] = vf_max(vf_load(score + i * ATTEND_KEYS + j), top[i]);
+    FOREACH(i, rows)
+    {
+        float now = vf_top(top[i]);
+        change[i] = most[i] - now;
+        most[i] = now;
+    }
+}
+
+/* Scores become e^(score - most); total[rows][16] = fade total + their sums. */
+static ALWAYS_INLINE void attend_exp(int rows, float *score, int n, const float *most,
+                                     const float *fade, float *total)
+{
+    vf sum[4];
+    FOREACH(i, rows) sum[i] = vf_load(total + i * 16) * vf_set(fade[i]);
+    for (int j = 0; j < n; j += VL)
+        FOREACH(i, rows)
+        {
+            vf p = vf_exp(vf_load(score + i * ATTEND_KEYS + j) - vf_set(most[i]));
+            vf_store(score + i * ATTEND_KEYS + j, p);
+            sum[i] += p;
+        }
+    FOREACH(i, rows) vf_store(total + i * 16, sum[i]);
+}
+
+/* Softmax of the scores of rows r..r + count - 1, of which row i sees the first seen[i] of n keys;
  * fade[i] is what becomes of the row's earlier sums. */
-static ALWAYS_INLINE void attend_softmax(const struct attend *a, int r, int rows, const int *seen,
+static ALWAYS_INLINE void attend_softmax(const struct attend *a, int r, int count, const int *seen,
                                          int n, float *fade)
 {
-    int whole = (n + VL - 1) / VL * VL;
-    float now[ATTEND_TILE];
-    FOREACH(i, rows)
-    {
-        float *score = a->score + i * ATTEND_KEYS;
+    int whole = (n + VL - 1) / VL * VL, i = 0;
+    for (i = 0; i < count; i++)
         for (int j = seen[i]; j < whole; j++)
-            score[j] = -INFINITY;
-        vf top = vf_load(score);
-        for (int j = VL; j < whole; j += VL)
-            top = vf_max(vf_load(score + j), top);
-        float most = vf_top(top), before = a->most[r + i];
-        now[i] = most > before ? most : before;
-    }
-    FOREACH(i, rows)
-    {
-        float *score = a->score + i * ATTEND_KEYS;
-        vf most = vf_set(now[i]), share = vf_exp(vf_set(a->most[r + i]) - most);
-        vf total = vf_load(a->total + (r + i) * 16) * share;
-        for (int j = 0; j < whole; j += VL) {
-            vf p = vf_exp(vf_load(score + j) - most);
-            vf_store(score + j, p);
-            total += p;
-        }
-        vf_store(a->total + (r + i) * 16, total);
-        a->most[r + i] = now[i];
-        fade[i] = share[0];
-    }
+            a->score[i * ATTEND_KEYS + j] = -INFINITY;
+    for (i = 0; i + 4 <= count; i += 4)
+        attend_top(4, a->score + i * ATTEND_KEYS, whole, a->most + r + i, fade + i);
+    for (; i < count; i++)
+        attend_top(1, a->score + i * ATTEND_KEYS, whole, a->most + r + i, fade + i);
+    for (i = 0; i < count; i += VL)
+        vf_store(fade + i, vf_exp(vf_load(fade + i)));
+    for (i = 0; i + 4 <= count; i += 4)
+        attend_exp(4, a->score + i * ATTEND_KEYS, whole, a->most + r + i, fade + i,
+                   a->total + (r + i) * 16);
+    for (; i < count; i++)
+        attend_exp(1, a->score + i * ATTEND_KEYS, whole, a->most + r + i, fade + i,
+                   a->total + (r + i) * 16);
 }
 
 /* sum[rows][vectors] from chunk j on = fade sum + weights values. */
-static ALWAYS_INLINE void attend_value_tile(const struct attend *a, int r0, int rows, int j,
-                                            int vectors, const char *values, int k0, int n,
-                                            const float *fade)
+static ALWAYS_INLINE void attend_value_tile(const struct attend *a, int rows, float *sum,
+                                            const float *score, const float *fade, int j,
+                                            int vectors, const char *values, int k0, int n)
 {
     vf s[ATTEND_TILE * ATTEND_VECTORS];
     const int width = ATTEND_WIDTH(a->e);
-    float *sum = a->sum + r0 * width + j * VL;
     size_t lane[ATTEND_VECTORS];
+    sum += j * VL;
     FOREACH(v, vectors) lane[v] = (size_t)attend_lane(a->e, j + v);
     FOREACH(r, rows)
     {
@@ -157,7 +179,7 @@ static ALWAYS_INLINE void attend_value_tile(const struct attend *a, int r0, int 
         x[v] = a->e < VL ? kv_load_part(values, at, a->e) : kv_load(values, at + lane[v]);
         FOREACH(r, rows)
         {
-            vf weight = vf_set(a->score[r * ATTEND_KEYS + key]);
+            vf weight = vf_set(score[r * ATTEND_KEYS + key]);
             FOREACH(v, vectors) s[r * ATTEND_VECTORS + v] += x[v] * weight;
         }
     }
@@ -167,53 +189,61 @@ static ALWAYS_INLINE void attend_value_tile(const struct attend *a, int r0, int 
     }
 }
 
-static ALWAYS_INLINE void attend_values(const struct attend *a, int r, int rows, const char *values,
-                                        int k0, int n, const float *fade)
+static ALWAYS_INLINE void attend_values(const struct attend *a, int rows, float *sum,
+                                        const float *score, const float *fade, const char *values,
+                                        int k0, int n)
 {
     int j = 0, chunks = ATTEND_CHUNKS(a->e);
     for (; j + ATTEND_VECTORS <= chunks; j += ATTEND_VECTORS)
-        attend_value_tile(a, r, rows, j, ATTEND_VECTORS, values, k0, n, fade);
+        attend_value_tile(a, rows, sum, score, fade, j, ATTEND_VECTORS, values, k0, n);
     if (chunks - j == 3)
-        attend_value_tile(a, r, rows, j, 3, values, k0, n, fade);
+        attend_value_tile(a, rows, sum, score, fade, j, 3, values, k0, n);
     else if (chunks - j == 2)
-        attend_value_tile(a, r, rows, j, 2, values, k0, n, fade);
+        attend_value_tile(a, rows, sum, score, fade, j, 2, values, k0, n);
     else if (chunks - j == 1)
-        attend_value_tile(a, r, rows, j, 1, values, k0, n, fade);
+        attend_value_tile(a, rows, sum, score, fade, j, 1, values, k0, n);
 }
 
-static ALWAYS_INLINE void attend_rows(const struct attend *a, int r, int rows, int group, int seen,
-                                      const char *keys, const char *values, int k0, int n)
+/* `count` rows from r on, at most ATTEND_GROUP. */
+static ALWAYS_INLINE void attend_group(const struct attend *a, int r, int count, int group,
+                                       int seen, const char *keys, const char *values, int k0,
+                                       int n)
 {
-    float fade[ATTEND_TILE];
-    int mine[ATTEND_TILE];
-    FOREACH(i, rows)
-    {
+    const int width = ATTEND_WIDTH(a->e);
+    float fade[ATTEND_GROUP] = {0}, *q = a->q + r * width, *sum = a->sum + r * width;
+    int mine[ATTEND_GROUP], i = 0;
+    for (; i + ATTEND_TILE <= count; i += ATTEND_TILE)
+        attend_scores(a, ATTEND_TILE, q + i * width, a->score + i * ATTEND_KEYS, keys, k0, n);
+    for (; i < count; i++)
+        attend_scores(a, 1, q + i * width, a->score + i * ATTEND_KEYS, keys, k0, n);
+    for (i = 0; i < count; i++) {
         int to = seen + (r + i) / group - k0;
         mine[i] = to < n ? to : n;
     }
-    attend_scores(a, r, rows, keys, k0, n);
-    attend_softmax(a, r, rows, mine, n, fade);
-    attend_values(a, r, rows, values, k0, n, fade);
+    attend_softmax(a, r, count, mine, n, fade);
+    for (i = 0; i + ATTEND_TILE <= count; i += ATTEND_TILE)
+        attend_values(a, ATTEND_TILE, sum + i * width, a->score + i * ATTEND_KEYS, fade + i, values,
+                      k0, n);
+    for (; i < count; i++)
+        attend_values(a, 1, sum + i * width, a->score + i * ATTEND_KEYS, fade + i, values, k0, n);
 }
 
 /* All rows over n <= ATTEND_KEYS keys from k0, a multiple of 16, on. Row r sees keys below
  * seen + r / group; rows that see none are left alone. n is what the last row sees of this block.
- * A tile of rows goes through all three steps while its scores are in the L1 cache. */
+ * Groups of rows go through all three steps while keys, values and scores are in the L1 cache. */
 static ALWAYS_INLINE void attend_block(const struct attend *a, int group, int seen,
                                        const char *keys, const char *values, int k0, int n)
 {
     int r = 0;
     while (seen + r / group <= k0)
         r += group;
-    for (; r + ATTEND_TILE <= a->rows; r += ATTEND_TILE)
-        attend_rows(a, r, ATTEND_TILE, group, seen, keys, values, k0, n);
-    if (ATTEND_TILE > 2 && r + 2 <= a->rows) {
-        attend_rows(a, r, 2, group, seen, keys, values, k0, n);
-        r += 2;
-    }
-    if (r < a->rows)
-        attend_rows(a, r, 1, group, seen, keys, values, k0, n);
+    for (; r < a->rows; r += ATTEND_GROUP)
+        attend_group(a, r, a->rows - r < ATTEND_GROUP ? a->rows - r : ATTEND_GROUP, group, seen,
+                     keys, values, k0, n);
 }
+
+/* Keys to take at once: with their values they should fill two thirds of the L1 cache. */
+#define ATTEND_TAKE(e) ((e) <= 64 ? ATTEND_KEYS : ATTEND_KEYS / 2)
 
 /* One row's result: att[E] = factor x sum. */
 static ALWAYS_INLINE void attend_store(const struct attend *a, int r, float *att, float factor)

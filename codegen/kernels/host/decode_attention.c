@@ -60,9 +60,9 @@ static ALWAYS_INLINE void decode_keys_of(const struct decode *d, int head, int f
         kv_store(keys, values, e, d->past, k, d->qkv + (d->h + d->k + head) * e);
     }
     int end = last * PANEL < d->past + 1 ? last * PANEL : d->past + 1;
-    for (int k0 = first * PANEL; k0 < end; k0 += ATTEND_KEYS)
+    for (int k0 = first * PANEL; k0 < end; k0 += ATTEND_TAKE(e))
         attend_block(&a, group, end, keys, values, k0,
-                     end - k0 < ATTEND_KEYS ? end - k0 : ATTEND_KEYS);
+                     end - k0 < ATTEND_TAKE(e) ? end - k0 : ATTEND_TAKE(e));
     if (first == 0 && last == d->panels) {
         for (int r = 0; r < group; r++)
             attend_store(&a, r, d->att + (head * group + r) * e, 1 / attend_total(&a, r));

@@ -33,12 +33,12 @@ enum { ATTEND_KEYS = 64 };
 /* E in whole panels, so that any vector length fits. */
 #define ATTEND_WIDTH(e) (((e) + 15) / 16 * 16)
 /* Query rows that prefill takes together; at least one position of any group. */
-enum { PREFILL_ROWS = 64 };
+enum { PREFILL_ROWS = 32 };
 /* Query rows whose scores are at work together. */
-enum { ATTEND_TILE_MOST = 4 };
+enum { ATTEND_GROUP = 16 };
 /* The state of `rows` rows: queries, sums, totals, largest scores; and the scores at work. */
 #define ATTEND_FLOATS(rows, e)                                                                     \
-    (((size_t)(rows) * (2 * (size_t)ATTEND_WIDTH(e) + 17) + ATTEND_TILE_MOST * ATTEND_KEYS + 31) / \
+    (((size_t)(rows) * (2 * (size_t)ATTEND_WIDTH(e) + 17) + ATTEND_GROUP * ATTEND_KEYS + 31) /     \
      16 * 16)
 #define PREFILL_ATTENTION_SCRATCH_FLOATS(group, e) ATTEND_FLOATS(PREFILL_ROWS, e)
 #define DECODE_ATTENTION_SCRATCH_FLOATS(group, e)                                                  \

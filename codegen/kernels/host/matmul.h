@@ -19,21 +19,25 @@ enum { TILE_ROWS = 5, TILE_VECTORS = 2 }; /* 10 sums of 16: without FMA, product
 #endif
 enum {
     TILE_COLUMNS = TILE_VECTORS * VL,
-    TILE_DEPTH = 448, /* k taken at once: TILE_ROWS x TILE_DEPTH of a lie in the L1 cache */
-    LINE = 16,        /* floats of a cache line */
+    TILE_DEPTH = 512, /* k taken at once: TILE_ROWS x TILE_DEPTH of a lie in the L1 cache */
+    CACHE_LINE = 16,  /* floats of a cache line */
     TILE_COPY_STRIDE = TILE_DEPTH + 16, /* of copied rows: an odd number of cache lines */
     TILE_AHEAD = 8,                     /* k between two prefetches */
     /* Floats of packed b that one thread keeps in its L2 cache beside what streams through. */
     MATMUL_LEAST = TILE_DEPTH * TILE_COLUMNS,
     MATMUL_BLOCK = L2_BYTES / 32 * 5 > MATMUL_LEAST ? L2_BYTES / 32 * 5 : MATMUL_LEAST,
     MATMUL_COPY = (TILE_ROWS * TILE_COPY_STRIDE + 15) / 16 * 16,
-    MATMUL_THREAD = MATMUL_BLOCK + MATMUL_COPY,
     /* Weight gradients: rows of dy and x taken at once; tiles of rows and columns of dw that stay
-     * in the L2 cache meanwhile, with two such pieces of x; floats between rows of packed dy. */
-    GRADIENT_DEPTH = 256,
-    GRADIENT_TILES = 16,
-    GRADIENT_COLUMNS = L2_BYTES / 16 / GRADIENT_DEPTH / TILE_COLUMNS * TILE_COLUMNS + TILE_COLUMNS,
-    GRADIENT_STEP = (TILE_ROWS + VL - 1) / VL * VL
+     * in the L2 cache meanwhile, in half of it; floats between rows of packed dy. */
+    GRADIENT_DEPTH = 128,
+    GRADIENT_TILES = 32,
+    GRADIENT_STEP = (TILE_ROWS + VL - 1) / VL * VL,
+    GRADIENT_COLUMNS =
+        L2_BYTES / 32 * 4 / (GRADIENT_TILES * TILE_ROWS) / TILE_COLUMNS * TILE_COLUMNS +
+        TILE_COLUMNS,
+    GRADIENT_SCRATCH = GRADIENT_DEPTH * (GRADIENT_TILES * GRADIENT_STEP + TILE_COLUMNS),
+    MATMUL_THREAD = MATMUL_BLOCK + MATMUL_COPY > GRADIENT_SCRATCH ? MATMUL_BLOCK + MATMUL_COPY
+                                                                  : GRADIENT_SCRATCH
 };
 
 /* Each thread packs b for itself, which costs some 30 / (its rows) of the time; with many threads
@@ -46,7 +50,7 @@ enum {
 struct tile {
     const float *a, *b;
     int depth;         /* of k */
-    int columns;       /* valid ones of c; b has TILE_COLUMNS of them, or VL where columns <= VL */
+    int columns;       /* valid ones of c; b has TILE_COLUMNS of them */
     float *c;          /* c = product (+ add) (+ bias) */
     const float *add;  /* laid out as c, may be c; or NULL */
     const float *bias; /* [columns] or NULL */
@@ -392,6 +396,7 @@ struct weight_gradient {
 struct gradient_chunk {
     int m0, depth, next; /* rows of dy and x now, and the first one of those that follow */
     int k0, columns;     /* of x and dw */
+    const float *packed; /* dy, gradient_pack */
     const float *edge;   /* [depth][TILE_COLUMNS]: the last columns of x, where they fill no tile */
 };
 
@@ -403,54 +408,6 @@ static NOINLINE void gradient_tile(const struct tile *t, int rows, ptrdiff_t b_s
         tile_product(TILE_ROWS - 1, TILE_VECTORS, t, 1, GRADIENT_STEP, b_step);
     else
         tile_edge(rows, t, 1, GRADIENT_STEP, b_step);
-}
-
-/* packed[depth][GRADIENT_STEP] = dy[depth][rows], stride n; its column sums are added to dbias. */
-static NOINLINE void gradient_pack(float *packed, const float *dy, int n, int depth, int rows,
-                                   int readable, float *dbias)
-{
-    vf sum[GRADIENT_STEP / VL] = {{0}};
-    for (int r = 0; r < depth; r++, dy += n, packed += GRADIENT_STEP) {
-        UNROLL
-        for (int v = 0; v < GRADIENT_STEP / VL; v++) {
-            int left = readable - v * VL;
-            vf lane = left >= VL ? vf_load(dy + v * VL) : vf_load_part(dy + v * VL, left);
-            vf_store(packed + v * VL, lane);
-            sum[v] += lane;
-        }
-    }
-    for (int j = 0; dbias && j < rows; j++)
-        dbias[j] += sum[j / VL][j % VL];
-}
-
-/* Tile number `index` of its block: rows n.. of dw, the columns of the chunk. */
-static NOINLINE void gradient_strip(const struct weight_gradient *g, const struct gradient_chunk *c,
-                                    int index, int n, int rows)
-{
-    enum { LINES = TILE_COLUMNS > LINE ? TILE_COLUMNS / LINE : 1 };
-    float *packed = g->scratch;
-    int slots = c->depth / TILE_AHEAD, row = 0, end = c->k0 + c->columns;
-    gradient_pack(packed, g->dy + (ptrdiff_t)c->m0 * g->n + n, g->n, c->depth, rows, g->n - n,
-                  g->dbias && c->k0 == 0 ? g->dbias + n : NULL);
-    struct tile t = {.a = packed, .depth = c->depth, .c_row = g->k, .soon_step = {g->k, g->n}};
-    /* What follows: of x, each tile fetches some rows of one line of its columns, and
-     * GRADIENT_TILES of them all; of dy, the tiles of a strip together its columns. */
-    ptrdiff_t x_soon = (ptrdiff_t)(c->next + index / LINES * slots) * g->k + index % LINES * LINE;
-    for (int j = c->k0; j < end; j += TILE_COLUMNS) {
-        t.columns = end - j < TILE_COLUMNS ? end - j : TILE_COLUMNS;
-        t.c = g->dw + (ptrdiff_t)n * g->k + j;
-        t.add = t.c;
-        t.soon[0] = g->x + x_soon + j;
-        t.soon[1] = g->dy + (ptrdiff_t)(c->next + row) * g->n + n;
-        row = row + 2 * slots <= c->depth ? row + slots : 0;
-        if (t.columns == TILE_COLUMNS) {
-            t.b = g->x + (ptrdiff_t)c->m0 * g->k + j;
-            gradient_tile(&t, rows, g->k);
-        } else {
-            t.b = c->edge;
-            gradient_tile(&t, rows, TILE_COLUMNS);
-        }
-    }
 }
 
 /* How rows of dw are cut: `high` tiles of low + 1 rows, then tiles of `low`, the last one shorter.
@@ -469,44 +426,111 @@ static inline struct gradient_tiles gradient_cut(int rows)
     return t;
 }
 
-/* Tiles [first, last), which start at row n of dw and end at most at row `end`; all of m for one
- * block of columns. Returns the row behind them. */
-static NOINLINE int gradient_block(const struct weight_gradient *g, struct gradient_chunk c,
-                                   struct gradient_tiles tiles, int first, int last, int n, int end)
+/* Tile number t of the cut of rows [begin, end): where it starts. */
+static inline int gradient_start(struct gradient_tiles tiles, int t, int begin, int end)
 {
-    float *edge = g->scratch + GRADIENT_DEPTH * GRADIENT_STEP;
-    int full = c.columns / TILE_COLUMNS * TILE_COLUMNS, at = n;
-    c.edge = edge;
+    int n = begin + t * tiles.low + (t < tiles.high ? t : tiles.high);
+    return n < end ? n : end;
+}
+
+/* packed[tile][GRADIENT_DEPTH][GRADIENT_STEP] = dy[depth][n..] of the `count` tiles whose first
+ * rows of dw are start[0..count]; row by row, since a row of dy is one piece of memory. Lanes
+ * behind a tile's rows hold anything. */
+static NOINLINE void gradient_pack(float *packed, const float *dy, int n, int depth,
+                                   const int *start, int count)
+{
+    for (int r = 0; r < depth; r++, dy += n, packed += GRADIENT_STEP) {
+        float *to = packed;
+        for (int t = 0; t < count; t++, to += GRADIENT_DEPTH * GRADIENT_STEP) {
+            const float *from = dy + start[t];
+            int readable = n - start[t];
+            UNROLL
+            for (int v = 0; v < GRADIENT_STEP; v += VL)
+                vf_store(to + v, readable >= v + VL ? vf_load(from + v)
+                                                    : vf_load_part(from + v, readable - v));
+        }
+    }
+}
+
+/* dbias[rows] += column sums of packed[depth][GRADIENT_STEP]. */
+static NOINLINE void gradient_bias(float *dbias, const float *packed, int depth, int rows)
+{
+    float sum[GRADIENT_STEP] = {0};
+    for (int r = 0; r < depth; r++, packed += GRADIENT_STEP)
+        for (int j = 0; j < GRADIENT_STEP; j += VL)
+            vf_store(sum + j, vf_load(sum + j) + vf_load(packed + j));
+    for (int j = 0; j < rows; j++)
+        dbias[j] += sum[j];
+}
+
+/* Tile number `index` of its block: rows n.. of dw, the columns of the chunk. */
+static NOINLINE void gradient_strip(const struct weight_gradient *g, const struct gradient_chunk *c,
+                                    int index, int n, int rows)
+{
+    enum { LINES = TILE_COLUMNS > CACHE_LINE ? TILE_COLUMNS / CACHE_LINE : 1 };
+    int slots = c->depth / TILE_AHEAD, row = 0, end = c->k0 + c->columns;
+    struct tile t = {.a = c->packed + (ptrdiff_t)index * GRADIENT_DEPTH * GRADIENT_STEP,
+                     .depth = c->depth,
+                     .c_row = g->k,
+                     .soon_step = {g->k, g->n}};
+    /* What follows: of x, each tile fetches some rows of one line of its columns, and
+     * GRADIENT_TILES of them all; of dy, the tiles of a strip together its columns. */
+    ptrdiff_t x_soon =
+        (ptrdiff_t)(c->next + index / LINES * slots) * g->k + index % LINES * CACHE_LINE;
+    for (int j = c->k0; j < end; j += TILE_COLUMNS) {
+        t.columns = end - j < TILE_COLUMNS ? end - j : TILE_COLUMNS;
+        t.c = g->dw + (ptrdiff_t)n * g->k + j;
+        t.add = t.c;
+        t.soon[0] = g->x + x_soon + j;
+        t.soon[1] = g->dy + (ptrdiff_t)(c->next + row) * g->n + n;
+        row = row + 2 * slots <= c->depth ? row + slots : 0;
+        if (t.columns == TILE_COLUMNS) {
+            t.b = g->x + (ptrdiff_t)c->m0 * g->k + j;
+            gradient_tile(&t, rows, g->k);
+        } else {
+            t.b = c->edge;
+            gradient_tile(&t, rows, TILE_COLUMNS);
+        }
+    }
+}
+
+/* `count` tiles of rows of dw, from start[i] to start[i + 1]; all of m for one block of columns. */
+static NOINLINE void gradient_block(const struct weight_gradient *g, int k0, int columns,
+                                    const int *start, int count)
+{
+    float *packed = g->scratch, *edge = packed + GRADIENT_TILES * GRADIENT_DEPTH * GRADIENT_STEP;
+    int full = columns / TILE_COLUMNS * TILE_COLUMNS;
+    struct gradient_chunk c = {.k0 = k0, .columns = columns, .packed = packed, .edge = edge};
     for (c.m0 = 0; c.m0 < g->m; c.m0 += GRADIENT_DEPTH) {
         c.depth = g->m - c.m0 < GRADIENT_DEPTH ? g->m - c.m0 : GRADIENT_DEPTH;
         c.next = c.m0 + 2 * GRADIENT_DEPTH <= g->m ? c.m0 + GRADIENT_DEPTH : 0;
-        if (full < c.columns)
-            pack_copied(edge, g->x + (ptrdiff_t)c.m0 * g->k + c.k0 + full, g->k, c.depth,
-                        c.columns - full);
-        at = n;
-        for (int t = first; t < last; t++) {
-            int height = tiles.low + (t < tiles.high);
-            if (height > end - at)
-                height = end - at;
-            gradient_strip(g, &c, t - first, at, height);
-            at += height;
+        gradient_pack(packed, g->dy + (ptrdiff_t)c.m0 * g->n, g->n, c.depth, start, count);
+        if (full < columns)
+            pack_copied(edge, g->x + (ptrdiff_t)c.m0 * g->k + k0 + full, g->k, c.depth,
+                        columns - full);
+        for (int t = 0; t < count; t++) {
+            int rows = start[t + 1] - start[t];
+            gradient_strip(g, &c, t, start[t], rows);
+            if (g->dbias && k0 == 0)
+                gradient_bias(g->dbias + start[t],
+                              packed + (ptrdiff_t)t * GRADIENT_DEPTH * GRADIENT_STEP, c.depth,
+                              rows);
         }
     }
-    return at;
 }
 
 /* Rows [rows.begin, rows.end) of dw. */
 static NOINLINE void accumulate_gradient(const struct weight_gradient *g, struct range rows)
 {
     struct gradient_tiles tiles = gradient_cut(rows.end - rows.begin);
-    int most = even_part(tiles.count, GRADIENT_TILES, 1);
-    int columns = even_part(g->k, GRADIENT_COLUMNS, TILE_COLUMNS), n = rows.begin, after = n;
-    for (int t = 0; t < tiles.count; t += most, n = after)
-        for (int k0 = 0; k0 < g->k; k0 += columns) {
-            struct gradient_chunk c = {.k0 = k0,
-                                       .columns = g->k - k0 < columns ? g->k - k0 : columns};
-            int last = t + most < tiles.count ? t + most : tiles.count;
-            after = gradient_block(g, c, tiles, t, last, n, rows.end);
-        }
+    int most = even_part(tiles.count, GRADIENT_TILES, 1), start[GRADIENT_TILES + 1];
+    int columns = even_part(g->k, GRADIENT_COLUMNS, TILE_COLUMNS);
+    for (int t = 0; t < tiles.count; t += most) {
+        int count = tiles.count - t < most ? tiles.count - t : most;
+        for (int i = 0; i <= count; i++)
+            start[i] = gradient_start(tiles, t + i, rows.begin, rows.end);
+        for (int k0 = 0; k0 < g->k; k0 += columns)
+            gradient_block(g, k0, g->k - k0 < columns ? g->k - k0 : columns, start, count);
+    }
 }
 #endif
