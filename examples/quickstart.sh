@@ -67,29 +67,28 @@ tail -n +$((lines * 19 / 20 + 1)) $out/bible.txt >$out/held.txt
 rm -rf $out/run
 run $out/quickstart train --data $out/train.txt --val $out/held.txt --seconds "$seconds" \
     --out $out/run
-run $out/quickstart eval --weights $out/run --data $out/held.txt
+# Windows overlap by half: every byte is predicted from 128 or more before it, where there are so many.
+run $out/quickstart eval --weights $out/run --data $out/held.txt --stride 128 --json |
+    tee $out/eval.json
+model=$(sed -n 's/.*"bits_per_byte": *\([0-9.]*\).*/\1/p' $out/eval.json)
 
-# bits A B: bits per byte of the held-out text when it takes B - A bytes.
-bits()
+# row NAME ALONE AFTER: bits per byte of the held-out text, given its size in bytes.
+row()
 {
-    awk -v a="$1" -v b="$2" -v n="$(wc -c <$out/held.txt)" 'BEGIN { printf "%.3f", 8 * (b - a) / n }'
+    awk -v name="$1" -v alone="$2" -v after="$3" -v n="$(wc -c <$out/held.txt)" \
+        'BEGIN { printf "%-36s %7.3f %20.3f\n", name, 8 * alone / n, 8 * after / n }'
 }
-size()
-{
-    cat "$@" | wc -c
-}
-printf '\nbits per byte of the held-out text      alone   after the training text\n'
+printf '\n%-36s %7s %20s\n' "bits per byte of the held-out text" alone "after training text"
 for tool in "gzip -9" "xz -9e"; do
     alone=$($tool -c <$out/held.txt | wc -c)
     before=$($tool -c <$out/train.txt | wc -c)
     both=$(cat $out/train.txt $out/held.txt | $tool -c | wc -c)
-    printf '%-37s %7s %17s\n' "$tool" "$(bits 0 "$alone")" "$(bits "$before" "$both")"
+    row "$tool" "$alone" $((both - before))
 done
-printf '%-37s %7s %17s\n' "this model, $seconds s of training" "" \
-    "$($out/quickstart eval --weights $out/run --data $out/held.txt --json |
-        sed -n 's/.*"bits_per_byte": *\([0-9.]*\).*/\1/p' | cut -c1-5)"
+printf '%-36s %7s %20.3f\n' "this model, $seconds s of training" - "$model"
 
-run $out/quickstart generate --weights $out/run --tokens 400 --temperature 0.8 --seed 1 \
-    --prompt "And it came to pass in those days, that "
+prompt="And it came to pass in those days, that"
+run $out/quickstart generate --weights $out/run --tokens 200 --temperature 0.7 --seed 1 \
+    --prompt "$prompt"
 echo
 run $archc bench $spec

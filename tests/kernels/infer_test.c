@@ -8,12 +8,14 @@
 #include "archrt_kernels.h"
 #include "weights.h"
 
+#if !ATTENTION_ONLY
 #define TYPE 0
 #include "instances.h"
 #define TYPE 1
 #include "instances.h"
 #define TYPE 2
 #include "instances.h"
+#endif
 
 #define KERNEL decode_attention
 #define ATT_H HEADS
@@ -75,6 +77,7 @@ static const struct shape shapes[] = {
 #define NAME "constants"
 #endif
 
+#if !ATTENTION_ONLY
 /* ---- packed weights ---- */
 
 static const char *const type_names[] = {"fp32", "bf16", "int8"};
@@ -310,6 +313,8 @@ static void test_embed(embed_row_fn *kernel, int type)
     buffers_free("embed_row");
 }
 
+#endif
+
 /* ---- attention ---- */
 
 struct sequence {
@@ -492,9 +497,11 @@ static void test_attention(bool normed, int first)
 
 static void test_shape(void)
 {
+#if !ATTENTION_ONLY
     TEST_TYPE(0);
     TEST_TYPE(1);
     TEST_TYPE(2);
+#endif
     test_attention(false, CHUNK);
     test_attention(true, 7);
     test_attention(false, 1);

@@ -10,7 +10,8 @@
 #include "kvcache.h"
 
 enum {
-    ATTEND_HEAD = 256, /* largest head_dim */
+    ATTEND_HEAD = 256,   /* largest head_dim */
+    ATTEND_AHEAD = 1024, /* bytes */
     /* A register tile: rows x vectors sums, for scores (vectors of keys) and values (of E). */
     ATTEND_VECTORS = 4,
 #if defined(__AVX512F__) || defined(__aarch64__)
@@ -26,6 +27,7 @@ enum {
 /* The state of `rows` rows in ATTEND_FLOATS(rows, e) floats. */
 struct attend {
     int e, rows;
+    bool ahead;   /* fetch ahead of use: decode waits for memory, prefill does not */
     float *q;     /* [rows][WIDTH], scaled by 1 / sqrt(E) */
     float *sum;   /* [rows][WIDTH]: chunk j holds lanes from attend_lane(e, j) on */
     float *total; /* [rows][16] sums of e^(score - most), by vector lane */
@@ -71,9 +73,18 @@ static ALWAYS_INLINE void attend_score_tile(const struct attend *a, int rows, in
     UNROLL_4
     for (int e = 0; e < a->e; e++) {
         vf k[ATTEND_VECTORS];
+        if (a->ahead) { /* behind the end of these panels come those of the next tile */
+            int later = e + ATTEND_AHEAD / 64;
+            later = later < a->e ? later : later + (panels - 1) * a->e;
+            FOREACH(v, panels)
+            PREFETCH(keys + (at + (size_t)(v * a->e + later) * PANEL) * KV_ELEMENT);
+        }
         FOREACH(v, vectors)
-        k[v] = kv_load(keys, at + ((size_t)(v / PANEL_VECTORS) * (size_t)a->e + (size_t)e) * PANEL +
-                                 (size_t)(v % PANEL_VECTORS) * VL);
+        {
+            size_t i = at + ((size_t)(v / PANEL_VECTORS) * (size_t)a->e + (size_t)e) * PANEL +
+                       (size_t)(v % PANEL_VECTORS) * VL;
+            k[v] = kv_load(keys, i);
+        }
         FOREACH(r, rows)
         {
             vf qs = vf_set(q[r * width + e]);
@@ -175,6 +186,8 @@ static ALWAYS_INLINE void attend_value_tile(const struct attend *a, int rows, fl
     for (int key = 0; key < n; key++) {
         size_t at = (size_t)(k0 + key) * (size_t)a->e;
         vf x[ATTEND_VECTORS];
+        if (a->ahead)
+            FOREACH(v, vectors) PREFETCH(values + (at + lane[v]) * KV_ELEMENT + ATTEND_AHEAD);
         FOREACH(v, vectors)
         x[v] = a->e < VL ? kv_load_part(values, at, a->e) : kv_load(values, at + lane[v]);
         FOREACH(r, rows)
@@ -242,9 +255,6 @@ static ALWAYS_INLINE void attend_block(const struct attend *a, int group, int se
                      keys, values, k0, n);
 }
 
-/* Keys to take at once: with their values they should fill two thirds of the L1 cache. */
-#define ATTEND_TAKE(e) ((e) <= 64 ? ATTEND_KEYS : ATTEND_KEYS / 2)
-
 /* One row's result: att[E] = factor x sum. */
 static ALWAYS_INLINE void attend_store(const struct attend *a, int r, float *att, float factor)
 {
@@ -272,17 +282,52 @@ static ALWAYS_INLINE void turn_load(struct turn *t, const float *rope, int posit
     }
 }
 
+/* Sum of squares of x[e]. */
+static ALWAYS_INLINE float turn_squares(const float *x, int e)
+{
+    vf sum = {0};
+    float rest = 0;
+    int i = 0;
+    for (; i + VL <= e; i += VL)
+        sum += vf_load(x + i) * vf_load(x + i);
+    for (; i < e; i++)
+        rest += x[i] * x[i];
+    return rest + vf_sum(sum);
+}
+
+/* Lanes i.. of both halves of a head, turned: *low and *high. */
+static ALWAYS_INLINE void turn_lanes(const struct turn *t, vf *low, vf *high, const float *x,
+                                     const float *gain, int i, int half, float by)
+{
+    vf a = vf_load(x + i) * vf_set(by), b = vf_load(x + half + i) * vf_set(by);
+    vf cosine = vf_load(t->cosine + i), sine = vf_load(t->sine + i);
+    if (gain) {
+        a *= vf_load(gain + i);
+        b *= vf_load(gain + half + i);
+    }
+    *low = a * cosine - b * sine;
+    *high = b * cosine + a * sine;
+}
+
 /* One head: to[E] = rotated (x / rms(x) gain) scale; gain NULL: no norm. to may be x. */
 static ALWAYS_INLINE void turn_head(const struct turn *t, float *to, const float *x,
                                     const float *gain, float eps, int e, float scale)
 {
     const int half = e / 2;
     float by = scale;
-    if (gain) {
-        float squares = 0;
-        for (int i = 0; i < e; i++)
-            squares += x[i] * x[i];
-        by = scale / sqrtf(squares / (float)e + eps);
+    if (gain)
+        by = scale / sqrtf(turn_squares(x, e) / (float)e + eps);
+    if (half >= VL) {
+        vf low, high, last_low, last_high; /* of the last lanes, which may overlap those before */
+        turn_lanes(t, &last_low, &last_high, x, gain, half - VL, half, by);
+        for (int i = 0; i + VL <= half; i += VL) {
+            turn_lanes(t, &low, &high, x, gain, i, half, by);
+            vf_store(to + i, low);
+            vf_store(to + half + i, high);
+        }
+        vf_store(to + half - VL, last_low);
+        vf_store(to + e - VL, last_high);
+        return;
     }
     for (int i = 0; i < half; i++) {
         float a = x[i] * by, b = x[half + i] * by;

@@ -50,6 +50,7 @@ static ALWAYS_INLINE void decode_keys_of(const struct decode *d, int head, int f
     char *values = kv_values(d->cache, d->context, e, head);
     struct attend a = attend_state(
         d->scratch + (size_t)tid * DECODE_ATTENTION_SCRATCH_FLOATS(group, e), group, e);
+    a.ahead = true;
     attend_begin(&a);
     for (int r = 0; r < group; r++)
         turn_head(turn, a.q + r * ATTEND_WIDTH(e), d->qkv + (head * group + r) * e, d->gain, d->eps,
@@ -60,9 +61,10 @@ static ALWAYS_INLINE void decode_keys_of(const struct decode *d, int head, int f
         kv_store(keys, values, e, d->past, k, d->qkv + (d->h + d->k + head) * e);
     }
     int end = last * PANEL < d->past + 1 ? last * PANEL : d->past + 1;
-    for (int k0 = first * PANEL; k0 < end; k0 += ATTEND_TAKE(e))
+    for (int k0 = first * PANEL; k0 < end; k0 += ATTEND_KEYS) {
         attend_block(&a, group, end, keys, values, k0,
-                     end - k0 < ATTEND_TAKE(e) ? end - k0 : ATTEND_TAKE(e));
+                     end - k0 < ATTEND_KEYS ? end - k0 : ATTEND_KEYS);
+    }
     if (first == 0 && last == d->panels) {
         for (int r = 0; r < group; r++)
             attend_store(&a, r, d->att + (head * group + r) * e, 1 / attend_total(&a, r));

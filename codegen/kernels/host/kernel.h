@@ -41,10 +41,18 @@ enum {
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline, unused))
 /* Before a loop with a small constant trip count, whose arrays are to become registers. (clang
- * takes a count as a wish only, gcc knows no "full".) */
-#if defined(__clang__)
+ * takes a count as a wish only, gcc knows no "full".) Not under a sanitizer, whose checks in every
+ * copy would take minutes to compile. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(undefined_behavior_sanitizer)
+#define UNROLL
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define UNROLL
+#endif
+#if !defined(UNROLL) && defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
-#else
+#elif !defined(UNROLL)
 #define UNROLL _Pragma("GCC unroll 32")
 #endif
 /* Into the L1 cache, into the L2 cache, into the L1 cache for writing. Any address is safe. */

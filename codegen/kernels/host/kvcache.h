@@ -106,10 +106,11 @@ static ALWAYS_INLINE vf kv_load_part(const char *base, size_t at, int n)
 static ALWAYS_INLINE void kv_store(char *keys, char *values, int head_dim, int position,
                                    const float *k, const float *v)
 {
-    for (int e = 0; e < head_dim; e++) {
-        kv_write(keys, kv_key_at(head_dim, position, e), k[e]);
-        kv_write(values, kv_value_at(head_dim, position, e), v[e]);
-    }
+    size_t key = kv_key_at(head_dim, position, 0), value = kv_value_at(head_dim, position, 0);
+    for (int e = 0; e < head_dim; e++)
+        kv_write(keys, key + (size_t)e * 16, k[e]);
+    for (int e = 0; e < head_dim; e++)
+        kv_write(values, value + (size_t)e, v[e]);
 }
 
 #endif

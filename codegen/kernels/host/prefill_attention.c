@@ -38,9 +38,9 @@ static ALWAYS_INLINE void prefill_piece(const struct prefill_attention *p, int h
             a.q[r * ATTEND_WIDTH(e) + i] = q[i] * scale;
     }
     int end = p->past + i1;
-    for (int k0 = 0; k0 < end; k0 += ATTEND_TAKE(e))
+    for (int k0 = 0; k0 < end; k0 += ATTEND_KEYS)
         attend_block(&a, group, p->past + i0 + 1, keys, values, k0,
-                     end - k0 < ATTEND_TAKE(e) ? end - k0 : ATTEND_TAKE(e));
+                     end - k0 < ATTEND_KEYS ? end - k0 : ATTEND_KEYS);
     for (int r = 0; r < rows; r++)
         attend_store(&a, r,
                      p->att + ((ptrdiff_t)(i0 + r / group) * p->h + head * group + r % group) * e,

@@ -42,7 +42,7 @@ static ALWAYS_INLINE void CONCAT(KERNEL, _turn)(float *d, const float *cosine, c
 
 /* Through n = x r gain: d becomes the gradient of x, sum[E] += that of gain. */
 static ALWAYS_INLINE void CONCAT(KERNEL, _head_norm)(float *d, float *sum, const float *x, float r,
-                                                const float *gain)
+                                                     const float *gain)
 {
     vf dot = {0};
     float rest = 0;
