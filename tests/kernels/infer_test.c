@@ -230,6 +230,34 @@ static void test_matvec(const char *name, matvec_fn *kernel, int type, int n, in
     buffers_free(what);
 }
 
+/* What is not a number must not come out as one, although integers stand between. */
+static void test_not_finite(void)
+{
+    int n = D_MODEL, k = DQ;
+    float *w = random_floats((size_t)n * k, 1, 0), *x = random_floats(k, 1, 0);
+    struct matrix m = {WEIGHTS_I8, n, k, 1, buffer(PACKED_BYTES(WEIGHTS_I8, n, k)), NULL};
+    struct packing p = {&m, w};
+    struct matvec_call c = {.kernel = mv_o_2,
+                            .y = floats(n),
+                            .scratch = floats(THREADS * MATVEC_SCRATCH_FLOATS(k)),
+                            .x = x,
+                            .residual = random_floats(n, 1, 0),
+                            .w = m.packed};
+    for (int i = 0; i < 4; i++) {
+        float *spot = i < 2 ? &x[k - 1] : &w[(size_t)n * k - 1], kept = *spot;
+        *spot = i % 2 ? NAN : INFINITY;
+        team_all(pack_all, &p);
+        team_all(matvec_all, &c);
+        *spot = kept;
+        if (!isfinite(c.y[n - 1]) && (i < 2 || n == 1 || isfinite(c.y[0])))
+            continue;
+        printf("FAIL %s: int8 matvec with %s in %s gives %g\n", NAME, i % 2 ? "NaN" : "infinity",
+               i < 2 ? "x" : "w", (double)c.y[n - 1]);
+        failures++;
+    }
+    buffers_free("not finite");
+}
+
 /* ---- m tokens ---- */
 
 struct prefill_call {
@@ -501,6 +529,7 @@ static void test_shape(void)
     TEST_TYPE(0);
     TEST_TYPE(1);
     TEST_TYPE(2);
+    test_not_finite();
 #endif
     test_attention(false, CHUNK);
     test_attention(true, 7);

@@ -10,8 +10,7 @@
 #include "kvcache.h"
 
 enum {
-    ATTEND_HEAD = 256,   /* largest head_dim */
-    ATTEND_AHEAD = 1024, /* bytes */
+    ATTEND_HEAD = 256, /* largest head_dim */
     /* A register tile: rows x vectors sums, for scores (vectors of keys) and values (of E). */
     ATTEND_VECTORS = 4,
 #if defined(__AVX512F__) || defined(__aarch64__)
@@ -27,7 +26,6 @@ enum {
 /* The state of `rows` rows in ATTEND_FLOATS(rows, e) floats. */
 struct attend {
     int e, rows;
-    bool ahead;   /* fetch ahead of use: decode waits for memory, prefill does not */
     float *q;     /* [rows][WIDTH], scaled by 1 / sqrt(E) */
     float *sum;   /* [rows][WIDTH]: chunk j holds lanes from attend_lane(e, j) on */
     float *total; /* [rows][16] sums of e^(score - most), by vector lane */
@@ -73,12 +71,6 @@ static ALWAYS_INLINE void attend_score_tile(const struct attend *a, int rows, in
     UNROLL_4
     for (int e = 0; e < a->e; e++) {
         vf k[ATTEND_VECTORS];
-        if (a->ahead) { /* behind the end of these panels come those of the next tile */
-            int later = e + ATTEND_AHEAD / 64;
-            later = later < a->e ? later : later + (panels - 1) * a->e;
-            FOREACH(v, panels)
-            PREFETCH(keys + (at + (size_t)(v * a->e + later) * PANEL) * KV_ELEMENT);
-        }
         FOREACH(v, vectors)
         {
             size_t i = at + ((size_t)(v / PANEL_VECTORS) * (size_t)a->e + (size_t)e) * PANEL +
@@ -186,8 +178,6 @@ static ALWAYS_INLINE void attend_value_tile(const struct attend *a, int rows, fl
     for (int key = 0; key < n; key++) {
         size_t at = (size_t)(k0 + key) * (size_t)a->e;
         vf x[ATTEND_VECTORS];
-        if (a->ahead)
-            FOREACH(v, vectors) PREFETCH(values + (at + lane[v]) * KV_ELEMENT + ATTEND_AHEAD);
         FOREACH(v, vectors)
         x[v] = a->e < VL ? kv_load_part(values, at, a->e) : kv_load(values, at + lane[v]);
         FOREACH(r, rows)

@@ -50,7 +50,6 @@ static ALWAYS_INLINE void decode_keys_of(const struct decode *d, int head, int f
     char *values = kv_values(d->cache, d->context, e, head);
     struct attend a = attend_state(
         d->scratch + (size_t)tid * DECODE_ATTENTION_SCRATCH_FLOATS(group, e), group, e);
-    a.ahead = true;
     attend_begin(&a);
     for (int r = 0; r < group; r++)
         turn_head(turn, a.q + r * ATTEND_WIDTH(e), d->qkv + (head * group + r) * e, d->gain, d->eps,
@@ -85,11 +84,17 @@ static ALWAYS_INLINE void decode_join(const struct decode *d, int head, int r, i
     float most = -INFINITY, total = 0, sum[ATTEND_HEAD] = {0};
     const float *part[THREADS];
     for (int t = t0; t <= t1; t++) {
-        int begins_in = decode_part(d, t).begin / d->panels;
+        struct range line = decode_part(d, t);
+        int begins_in = line.begin / d->panels;
+        part[t] = NULL;
+        if (line.begin == line.end) /* more threads than panels */
+            continue;
         part[t] = decode_partial(d, t, begins_in == head ? 0 : 1) + r * (width + 16);
         most = fmaxf(most, part[t][0]);
     }
     for (int t = t0; t <= t1; t++) {
+        if (!part[t])
+            continue;
         float weight = expf(part[t][0] - most);
         total += weight * part[t][1];
         for (int i = 0; i < width; i++)
