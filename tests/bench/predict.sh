@@ -38,9 +38,10 @@ model $name {
 A
     echo "$name" >&2
     "$archc" "$name.arch" --threads "$threads" -o p 2>log || { cat log >&2; exit 1; }
-    ./p info --json >info.json
+    ./p info --json >info.json </dev/null
     for phase in train prefill decode; do
-        ./p bench --json --phase $phase --blas none >$phase.json
+        ./p bench --json --phase $phase --blas none >$phase.json 2>log </dev/null ||
+            { echo "$name: bench --phase $phase failed" >&2; cat log >&2; exit 1; }
     done
     python3 - "$name" "$d" "$l" "$h" "$k" "$e" "$f" "$v" "$w" >>rows <<'P'
 import json, sys
