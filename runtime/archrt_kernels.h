@@ -63,7 +63,7 @@ typedef void adamw_fn(const struct archrt_adamw *step, int tid);
 
 /* x[m][D] = row token[i] of the packed table */
 typedef void embed_row_fn(float *x, const void *table, const int32_t *token, int m, int tid);
-/* As matmul, weights packed by prefill_pack of the same file; 1 <= m <= MM_M. */
+/* As matmul, weights packed by weights_pack (weights.h); 1 <= m <= MM_M. */
 typedef void prefill_matmul_fn(float *y, const float *x, const void *w, const float *bias,
                                const float *residual, float *scratch, int m, int tid);
 /* qkv[m][dq + 2 dkv]: q heads normalised and rotated in place at positions past..past + m; k, v of
