@@ -231,18 +231,31 @@ static bool start_compile(struct build *b, int i, struct text *why)
     return ok;
 }
 
+/* The job that has ended, or will end first. */
+static struct job *next_to_end(struct build *b)
+{
+    struct job *oldest = NULL;
+    siginfo_t ended = {0};
+    waitid(P_ALL, 0, &ended, WEXITED | WNOWAIT);
+    for (int i = 0; i < b->files->n; i++) {
+        if (b->jobs[i].pid && b->jobs[i].pid == ended.si_pid)
+            return &b->jobs[i];
+        if (b->jobs[i].pid && !oldest)
+            oldest = &b->jobs[i];
+    }
+    return oldest; /* it was another child of this process that ended */
+}
+
 static bool compile_all(struct build *b, struct text *why)
 {
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    int at_once = processors < 1 ? 1 : (int)processors, running = 0, oldest = 0;
+    int at_once = processors < 1 ? 1 : (int)processors, running = 0;
     bool ok = true;
     for (int i = 0; i < b->files->n && ok; i++) {
         if (!b->files->files[i].compile)
             continue;
         while (running >= at_once) {
-            while (b->jobs[oldest].pid == 0)
-                oldest++;
-            ok = finish(&b->jobs[oldest], b->tools->verbose, why) && ok;
+            ok = finish(next_to_end(b), b->tools->verbose, why) && ok;
             running--;
         }
         if (ok)

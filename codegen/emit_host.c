@@ -243,9 +243,9 @@ static void emit_instance(const struct kernel *k, struct text *t)
     text_printf(t, "#include \"%s\"\n", kernel_files[k->kind]);
 }
 
-/* Translation units: what takes long to compile stands apart, so that two compilers share the work.
+/* Translation units, those that take longest to compile first, so that two compilers end together.
  */
-enum unit { UNIT_PRODUCTS, UNIT_GRADIENTS, UNIT_ROWS, UNIT_PREFILL, UNIT_DECODE, UNIT_COUNT };
+enum unit { UNIT_DECODE, UNIT_PREFILL, UNIT_ROWS, UNIT_GRADIENTS, UNIT_PRODUCTS, UNIT_COUNT };
 static const struct {
     const char *file, *what;
 } units[UNIT_COUNT] = {
@@ -307,7 +307,6 @@ static struct text *add_file(struct emitted_files *out, const char *name, bool c
     return &f->text;
 }
 
-/* The file that takes longest to compile first, so that two compilers end together. */
 void emit_host(const struct plan *p, const struct model_spec *m, const char *source,
                struct emitted_files *out)
 {

@@ -40,8 +40,12 @@ static volatile uint64_t word_sink;
             a8 = a8 * b + c, a9 = a9 * b + c, a10 = a10 * b + c, a11 = a11 * b + c;                \
             /* Keeps the chains apart: equal ones would be computed once. */                       \
             __asm__ volatile(""                                                                    \
-                             : "+" VECTOR_REGISTER(a0), "+" VECTOR_REGISTER(a3),                   \
-                               "+" VECTOR_REGISTER(a6), "+" VECTOR_REGISTER(a9));                  \
+                             : "+" VECTOR_REGISTER(a0), "+" VECTOR_REGISTER(a1),                   \
+                               "+" VECTOR_REGISTER(a2), "+" VECTOR_REGISTER(a3),                   \
+                               "+" VECTOR_REGISTER(a4), "+" VECTOR_REGISTER(a5),                   \
+                               "+" VECTOR_REGISTER(a6), "+" VECTOR_REGISTER(a7),                   \
+                               "+" VECTOR_REGISTER(a8), "+" VECTOR_REGISTER(a9),                   \
+                               "+" VECTOR_REGISTER(a10), "+" VECTOR_REGISTER(a11));                \
         }                                                                                          \
         a0 += a1 + a2 + a3 + a4 + a5 + a6 + a7 + a8 + a9 + a10 + a11;                              \
         float_sink = a0[0];                                                                        \
