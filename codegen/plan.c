@@ -729,7 +729,7 @@ static void sink_down_dw(struct schedule *s, const struct plan *p)
  * stay in cache between the head and its gradients. */
 static int64_t loss_rows(int64_t rows, int64_t vocab)
 {
-    int64_t limit = (8 << 20) / vocab;
+    int64_t limit = (32 << 20) / vocab;
     if (limit < 64)
         limit = 64;
     int64_t best = 1;

@@ -7,8 +7,8 @@
  *             whole team; read_gbs is for a working set of read_bytes, the packed weights
  *   kernels   [{name, kind, phase, m, n, k, weights, times, correct, max_rel, seconds, spread,
  *             gflops, gbs, peak_fraction, read_fraction, blas: [{library, seconds, ratio}]}]
- *   phases    [{phase, what, tokens, past, seconds, spread, tokens_per_second, peak_fraction,
- *             read_fraction}]
+ *   phases    [{phase, what, tokens, past, seconds (the median), fastest_seconds, spread,
+ *             tokens_per_second, peak_fraction, read_fraction}]
  *   correct   whether every timed kernel passed
  * seconds are medians of `repeat` samples, spread is (slowest - fastest) / median of them; ratio is
  * the library's time over ours, so above 1 we are faster. Fractions that make no sense for a row
@@ -28,7 +28,7 @@
 enum { MAX_REPEAT = 99, MAX_COPIES = 16 };
 
 struct bench {
-    bool json;
+    bool json, whole;
     const char *phase; /* or NULL: all */
     const char *library;
     int64_t repeat;
@@ -331,11 +331,11 @@ static void report_phase(struct bench *b, const char *phase, const char *what, i
     double rate = tokens / seconds, peak = flops / seconds / b->peak.flops;
     double read = bytes > 0 ? bytes / seconds / b->peak.read : NAN;
     json_array_append_new(b->phases,
-                          json_pack("{s:s, s:s, s:i, s:i, s:o, s:o, s:o, s:o, s:o}", "phase", phase,
-                                    "what", what, "tokens", tokens, "past", past, "seconds",
-                                    number(seconds), "spread", number(spread), "tokens_per_second",
-                                    number(rate), "peak_fraction", number(peak), "read_fraction",
-                                    number(read)));
+                          json_pack("{s:s, s:s, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "phase",
+                                    phase, "what", what, "tokens", tokens, "past", past, "seconds",
+                                    number(seconds), "fastest_seconds", number(s->at[0]), "spread",
+                                    number(spread), "tokens_per_second", number(rate),
+                                    "peak_fraction", number(peak), "read_fraction", number(read)));
     if (b->json)
         return;
     char time[32];
@@ -520,11 +520,11 @@ static void print_machine(const struct bench *b)
 static bool run_bench(struct bench *b)
 {
     const struct archrt_model *m = &archrt_model;
-    if (!b->json) {
+    if (!b->json)
         print_machine(b);
+    if (!b->json && !b->whole)
         kernel_header(b);
-    }
-    for (int i = 0; i < m->n_kernels; i++)
+    for (int i = 0; i < m->n_kernels && !b->whole; i++)
         if (wanted(b, m->kernels[i].phase) && !bench_kernel(b, &m->kernels[i]))
             return false;
     if (!b->json)
@@ -563,6 +563,10 @@ int cmd_bench(int argc, char **argv)
          .kind = OPTION_CHOICE,
          .value = &b.phase,
          .help = "this phase only"},
+        {.name = "whole",
+         .kind = OPTION_FLAG,
+         .value = &b.whole,
+         .help = "whole phases only, no single kernels"},
         {.name = "repeat",
          .argument = "N",
          .kind = OPTION_INT,

@@ -107,6 +107,6 @@ if asked generic; then
 fi
 if asked predicted; then
     progress "predicted and measured"
-    ARCHC=$archc THREADS=$threads sh "$here/predict.sh" --json >predict.json
+    ARCHC=$archc THREADS=$threads sh "$here/predict.sh" --json --rounds "$rounds" >predict.json
 fi
 exec python3 "$here/tables.py" "$out" $wanted

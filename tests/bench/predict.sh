@@ -1,21 +1,29 @@
 #!/bin/sh
-# predict.sh - what the cost model says of ten shapes before they are built, and what they do.
+# predict.sh - what the cost model says of 24 shapes before they are built, and what they do.
 #
-#   sh tests/bench/predict.sh [--json]
+#   sh tests/bench/predict.sh [--json] [--rounds N]
 #
-# Each shape is compiled for this machine (its limits are measured once and cached; delete
-# ~/.cache/archc/host.arch to measure anew), its predictions are read from `info --json`, its speed
-# from `bench --json` of whole phases. Shapes are small enough to take seconds each and differ in
-# width, depth, r, group, head size and vocabulary.
+# Every shape is compiled for this machine (its limits are measured once and cached; delete
+# ~/.cache/archc/host.arch to measure anew), and its predictions are read from `info --json`. Then all
+# of them take turns at `bench --whole`, N rounds (3), so that what else this machine does falls on all
+# alike; measured is the median over the rounds, best the fastest sample of any. Shapes are small
+# enough to take seconds each and differ in width, depth, r, group, head size, vocabulary and weights.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 archc=${ARCHC:-$here/../../build/archc}
 case $archc in /*) ;; *) archc=$(pwd)/$archc ;; esac
 threads=${THREADS:-$(nproc)}
+rounds=3 json=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --json) json=yes; shift ;;
+    --rounds) rounds=$2; shift 2 ;;
+    *) sed -n '2,4s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    esac
+done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
-: >rows
 
 # name d_model layers heads kv_heads head_dim d_ff vocab weights
 while read -r name d l h k e f v w; do
@@ -36,48 +44,49 @@ model $name {
     serve { weights = $w }
 }
 A
-    echo "$name" >&2
-    "$archc" "$name.arch" --threads "$threads" -o p 2>log || { cat log >&2; exit 1; }
-    ./p info --json >info.json </dev/null
-    for phase in train prefill decode; do
-        ./p bench --json --phase $phase --blas none >$phase.json 2>log </dev/null ||
-            { echo "$name: bench --phase $phase failed" >&2; cat log >&2; exit 1; }
-    done
-    python3 - "$name" "$d" "$l" "$h" "$k" "$e" "$f" "$v" "$w" >>rows <<'P'
-import json, sys
-name, d, l, h, k, e, f, v, w = sys.argv[1:]
-info = json.load(open("info.json"))
-row = {"name": name, "shape": f"d {d}, {l} layers, {h}/{k} x {e}, f {f}, vocabulary {v}, {w}"}
-for phase in ["train", "prefill", "decode"]:
-    measured = json.load(open(phase + ".json"))["phases"]
-    # The prediction is for decoding at half the context and for whole chunks.
-    at = max(measured, key=lambda p: (p["past"], p["tokens"]))
-    row[phase] = {"predicted": info["predicted_tokens_per_second"][phase], "measured": at["tokens_per_second"]}
-print(json.dumps(row))
-P
+    echo "compiling $name" >&2
+    "$archc" "$name.arch" --threads "$threads" -o "$name" 2>log || { cat log >&2; exit 1; }
+    "./$name" info --json >"$name.info" </dev/null
+    echo "$name" "d $d, $l layers, $h/$k x $e, f $f, vocabulary $v, $w" >>names
 done <<'T'
 narrow   128  8  4 2  64  512   256 fp32
 bytes    192  4  3 1  64  512   256 fp32
 wide     512  3  8 2  64 1536  1024 fp32
+wide_r1  640  3 12 4  64  640  1024 fp32
 bench9m  320  6  5 1  64  864  4096 fp32
+group2   320  6  6 3  64  768  4096 fp32
+group3   256  6  6 2  64  896  4096 fp32
+group5   320  5  5 1  64  768  2048 bf16
 group7   256  6  7 1  64  768  4096 bf16
 group9   384  4  9 1  64 1024  2048 int8
+group16  384  4 16 1  64  512  2048 fp32
 heads128 384  6  4 2 128  768  4096 fp32
 heads40  320  6  8 4  40 1024  8192 bf16
+heads96  384  5  6 2  96  896  4096 int8
 mlp      288  6  6 6  48  768 32000 fp32
+mlp_bf16 288  6  6 6  48  768 32000 bf16
+mlp_int8 288  6  6 6  48  768 32000 int8
 attn     256  6 16 4  64  256  4096 int8
+thick    512  2  8 4  64 2560  8192 fp32
+deep     192 12  3 1  64  512  4096 fp32
+full     448  4  7 7  64 1152  4096 bf16
+r_half   512  4 16 8  64  512  4096 fp32
+r_five   384  5  4 1  64 2048  4096 bf16
+vocab    256  4  4 2  64  640 65536 int8
 T
-if [ "${1:-}" = --json ]; then
-    python3 -c 'import json; print(json.dumps([json.loads(l) for l in open("rows")]))'
+
+round=1
+while [ "$round" -le "$rounds" ]; do
+    while read -r name shape; do
+        echo "round $round: $name" >&2
+        "./$name" bench --json --whole >"$name.$round" 2>log </dev/null ||
+            { echo "$name: bench failed" >&2; cat log >&2; exit 1; }
+    done <names
+    round=$((round + 1))
+done
+python3 "$here/predicted.py" >predict.json
+if [ "$json" ]; then
+    cat predict.json
 else
-    python3 - <<'P'
-import json
-print(f'{"":9} {"":>42}' + "".join(f"{p + ' predicted':>19} {'measured':>9} {'':>6}"
-      for p in ["train", "prefill", "decode"]))
-for line in open("rows"):
-    r = json.loads(line)
-    print(f'{r["name"]:9} {r["shape"]:>42}' + "".join(
-        f'{r[p]["predicted"]:19.0f} {r[p]["measured"]:9.0f} '
-        f'{r[p]["predicted"] / r[p]["measured"] - 1:+6.0%}' for p in ["train", "prefill", "decode"]))
-P
+    python3 "$here/tables.py" . predicted
 fi

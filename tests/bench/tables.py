@@ -153,21 +153,23 @@ def generic():
 
 
 def predicted():
-    print("### Predicted before anything was built, and measured\n")
+    print("### Predicted before anything was built, and measured, tokens/s\n")
     path = os.path.join(directory, "predict.json")
-    rows, errors = [], {}
-    for r in json.load(open(path)) if os.path.exists(path) else []:
-        row = [r["shape"]]
-        for phase in ["train", "prefill", "decode"]:
-            p, m = r[phase]["predicted"], r[phase]["measured"]
-            error = abs(p - m) / m
-            errors.setdefault(phase, []).append(error)
-            row.append(f"{p:.0f} / {m:.0f} ({p / m - 1:+.0%})")
-        rows.append(row)
-    table(["shape", "train, tokens/s", "prefill", "decode"], rows)
-    if rows:
-        print("Error, median and largest: " + "; ".join(
-            f"{phase} {median(e):.1%}, {max(e):.1%}" for phase, e in errors.items()) + ".\n")
+    if not os.path.exists(path):
+        table([], [])
+        return
+    found = json.load(open(path))
+    phases = list(found["summary"])
+    rows = [[r["shape"]] + [f'{r[p]["predicted"]:.0f} / {r[p]["measured"]:.0f} '
+                            f'({r[p]["predicted"] / r[p]["measured"] - 1:+.0%})' for p in phases]
+            for r in found["shapes"]]
+    table(["shape"] + phases, rows)
+    for p in phases:
+        m, b = found["summary"][p]["measured"], found["summary"][p]["best"]
+        print(f'{p}: median error {m["median_error"]:.0%}, worst {m["worst_error"]:.0%}, Spearman '
+              f'{m["spearman"]:.2f}; against the fastest sample {b["median_error"]:.0%}, '
+              f'{b["worst_error"]:.0%}, {b["spearman"]:.2f}.')
+    print()
 
 
 if len(sys.argv) < 3:
