@@ -1,0 +1,204 @@
+/* attention_wgmma.h - the block of attention_tile.h on sm_90a (FlashAttention-3, Shah et al. 2024,
+ * without its tensor maps). Warps 0..3 copy: each owns one of four buffers, keys or values of every
+ * other tile, fills it with cp.async and hands it over, so that no copy waits for another. Two
+ * groups of four warps take 64 rows each. A group starts the scores of the next tile together with
+ * the output of this one and works on the softmax of one while the other is being multiplied; the
+ * other group fills what is left.
+ *
+ * Tiles are as TMA would write them: panels of 64 elements, rows of 128 bytes, swizzled. A head
+ * size that is an odd multiple of 8 is made even with zeros in shared memory, for the scores alone.
+ */
+#include "device_sm90.h"
+
+#define PANELS DIV_UP(HEAD_DIM, 64)
+#define PANEL_BYTES (128 * 128) /* of 128 rows */
+#define TILE_BYTES (PANELS * PANEL_BYTES)
+#define EVEN_PIECES (DIV_UP(HEAD_DIM, 16) * 2)
+#define BUFFERS 4
+#define MULTIPLY_SCORES CONCAT(wgmma_n, FLASH_WGMMA_KEYS)
+#define MULTIPLY_VALUES CONCAT(CONCAT(wgmma_n, HEAD_DIM), _held_across)
+
+STATIC_ASSERT(TILE_ROWS == 128 && TILE_KEYS == FLASH_WGMMA_KEYS, "a panel has 128 rows");
+
+struct PART(block) {
+    u8 *queries, *buffers;
+    u64 *full, *empty; /* mbarriers of the buffers: keys, values of even tiles, of odd ones */
+    u32 tiles;
+};
+
+DEVICE u8 *PART(piece)(u8 *tile, u32 row, u32 piece)
+{
+    return tile + piece / 8 * PANEL_BYTES + row * 128 + (piece % 8 ^ row % 8) * 16;
+}
+
+/* A copying warp: `valid` rows of 64 at `from`, to rows `row`.. of the tile; the others become 0. Few
+ * registers, for these warps give theirs away. */
+DEVICE void PART(copy)(u8 *tile, u32 row, const bf16 *from, u64 from_row, u32 valid)
+{
+    const u32 r = lane_id() / 8;
+    for (u32 p = lane_id() % 8; p < EVEN_PIECES; p += 8) {
+        u32 to = (u32)(PART(piece)(tile, row + r, p) - tile);
+        const u32 there = p < PIECES ? valid : 0;
+        const bf16 *at = from + r * from_row + p * 8;
+        for (u32 i = 0; i < 64; i += 4) {
+            const u32 inside = r + i < there;
+            copy_async_16_part(tile + to, inside ? at : from, inside ? 16 : 0);
+            at += 4 * from_row;
+            to = (to + 512) ^ 64; /* the swizzle, four rows further */
+        }
+    }
+}
+
+DEVICE void PART(feed)(const struct PART(work) * w, const struct PART(block) * b)
+{
+    const u32 own = threadIdx.x / WARP, keys = PART(keys)(w);
+    u8 *tile = b->buffers + own * TILE_BYTES;
+    for (u32 t = own / 2; t < b->tiles; t += 2) {
+        mbarrier_wait(b->empty + own, ~(t / 2) & 1);
+        for (u32 row = 0; row < TILE_KEYS; row += RUN) {
+            const u32 key = t * TILE_KEYS + row, valid = key < keys ? keys - key : 0;
+            const bf16 *from = PART(key_at)(w, valid ? key : 0) + (own % 2 ? w->values : 0);
+            PART(copy)(tile, row, from, w->k_row, valid);
+        }
+        copy_async_commit();
+        copy_async_wait(0);
+        fence_proxy_async();
+        warp_sync();
+        if (lane_id() == 0)
+            mbarrier_arrive(b->full + own);
+    }
+}
+
+/* The group's 64 queries, by its own threads. */
+DEVICE void PART(copy_queries)(const struct PART(work) * w, const struct PART(block) * b, u32 group)
+{
+    const u32 r = threadIdx.x % 128 / 8;
+    UNROLL
+    for (u32 i = 0; i < 64; i += 16) {
+        const u32 row = group * 64 + r + i, inside = w->first + row < w->rows;
+        const u32 at = inside ? w->first + row : 0;
+        const bf16 *from = w->q + at / w->group * w->q_row + at % w->group * HEAD_DIM;
+        UNROLL
+        for (u32 p = threadIdx.x % 8; p < EVEN_PIECES; p += 8)
+            copy_async_16_part(PART(piece)(b->queries, row, p), p < PIECES ? from + p * 8 : from,
+                               inside && p < PIECES ? 16 : 0);
+    }
+    copy_async_commit();
+    copy_async_wait(0);
+    fence_proxy_async();
+    barrier_sync(1 + group, 128);
+}
+
+/* Starts scores = q k^T of tile t. */
+DEVICE void PART(start_scores)(float scores[TILE_KEYS / 8][4], const struct PART(block) * b, u32 t,
+                               u32 group)
+{
+    const u32 own = t % 2 * 2;
+    const u64 q = wgmma_along(b->queries + group * 8192, 128);
+    const u64 k = wgmma_along(b->buffers + own * TILE_BYTES, 128);
+    mbarrier_wait(b->full + own, t / 2 & 1);
+    wgmma_fence();
+    UNROLL
+    for (u32 e = 0; e < EVEN_PIECES / 2; e++) {
+        const u32 step = e / 4 * (PANEL_BYTES / 16) + e % 4 * 2;
+        MULTIPLY_SCORES((float *)(void *)scores, q + step, k + step, e);
+    }
+    wgmma_commit();
+}
+
+/* Starts out += p v of tile t. */
+DEVICE void PART(start_values)(float out[PIECES][4], u32 p[TILE_KEYS / 16][4],
+                               const struct PART(block) * b, u32 t)
+{
+    const u32 own = t % 2 * 2 + 1;
+    const u64 v = wgmma_across(b->buffers + own * TILE_BYTES, 128, PANEL_BYTES);
+    mbarrier_wait(b->full + own, t / 2 & 1);
+    wgmma_fence();
+    UNROLL
+    for (u32 k = 0; k < TILE_KEYS / 16; k++)
+        MULTIPLY_VALUES((float *)(void *)out, p[k], v + k * 128, 1);
+    wgmma_commit();
+}
+
+DEVICE void PART(give_back)(const struct PART(block) * b, u32 own)
+{
+    warp_sync();
+    if (lane_id() == 0)
+        mbarrier_arrive(b->empty + own);
+}
+
+DEVICE void PART(probabilities)(u32 p[TILE_KEYS / 16][4], float scores[TILE_KEYS / 8][4])
+{
+    UNROLL
+    for (u32 k = 0; k < TILE_KEYS / 16; k++)
+        mma_a_from_d(p[k], scores[2 * k], scores[2 * k + 1]);
+}
+
+DEVICE void PART(multiply)(const struct PART(work) * w, const struct PART(block) * b)
+{
+    const u32 group = threadIdx.x / 128 - 1, row = w->first + (threadIdx.x - 128) / WARP * 16;
+    float scores[TILE_KEYS / 8][4], out[PIECES][4], shrink[2];
+    u32 p[TILE_KEYS / 16][4];
+    struct PART(rows) rows;
+    PART(copy_queries)(w, b, group);
+    PART(start)(&rows, w, row);
+    UNROLL
+    for (u32 n = 0; n < PIECES * 4; n++)
+        out[n / 4][n % 4] = 0.0f;
+    PART(start_scores)(scores, b, 0, group);
+    wgmma_wait(0);
+    PART(give_back)(b, 0);
+    if (TILE_KEYS > PART(keys_of_all)(w))
+        PART(mask)(scores, &rows, 0);
+    PART(softmax)(&rows, scores, shrink);
+    PART(probabilities)(p, scores);
+    for (u32 t = 1; t < b->tiles; t++) {
+        PART(start_scores)(scores, b, t, group);
+        PART(start_values)(out, p, b, t - 1);
+        wgmma_wait(1);
+        PART(give_back)(b, t % 2 * 2);
+        if ((t + 1) * TILE_KEYS > PART(keys_of_all)(w))
+            PART(mask)(scores, &rows, t * TILE_KEYS);
+        PART(softmax)(&rows, scores, shrink);
+        wgmma_wait(0);
+        PART(give_back)(b, (t - 1) % 2 * 2 + 1);
+        PART(scale)(out, shrink);
+        PART(probabilities)(p, scores);
+    }
+    PART(start_values)(out, p, b, b->tiles - 1);
+    wgmma_wait(0);
+    PART(store)(w, &rows, out, row);
+}
+
+DEVICE void PART(run)(const struct PART(work) * w, u8 *arena)
+{
+    struct PART(block) b;
+    b.queries = arena;
+    b.buffers = arena + TILE_BYTES;
+    b.full = (u64 *)(void *)(b.buffers + BUFFERS * TILE_BYTES);
+    b.empty = b.full + BUFFERS;
+    b.tiles = DIV_UP(PART(keys)(w), TILE_KEYS);
+    if (threadIdx.x == 0) {
+        for (u32 i = 0; i < BUFFERS; i++) {
+            mbarrier_init(b.full + i, 1);
+            mbarrier_init(b.empty + i, 8); /* warps */
+        }
+        mbarrier_init_fence();
+    }
+    block_sync();
+    if (threadIdx.x < 128) {
+        registers_fewer(56);
+        PART(feed)(w, &b);
+    } else {
+        registers_more(224);
+        PART(multiply)(w, &b);
+    }
+}
+
+#undef PANELS
+#undef PANEL_BYTES
+#undef TILE_BYTES
+#undef EVEN_PIECES
+#undef BUFFERS
+#undef MULTIPLY_SCORES
+#undef MULTIPLY_VALUES

@@ -1,0 +1,118 @@
+/* launch_decode.h - launches and scratch of the decode kernels; see launch.h. */
+#ifndef LAUNCH_DECODE_H
+#define LAUNCH_DECODE_H
+
+/* Shared memory: 99 KB a block on the small dies, 163 on sm_80, 227 on sm_90 and sm_100. */
+#define SMALL_SHARED (CUDA_ARCH == 86 || CUDA_ARCH == 89 || CUDA_ARCH >= 120)
+#define LESSER(a, b) ((a) < (b) ? (a) : (b))
+#define GREATER(a, b) ((a) > (b) ? (a) : (b))
+#define ROUND_UP(a, b) (CEIL_DIV(a, b) * (b))
+
+/* Embedding: a row a block. */
+enum { EMBED_ROW_THREADS = 256 };
+#define DECODE_EMBED_LAUNCH(m, n, k) {(m), 1, 1}, EMBED_ROW_THREADS, 0
+
+/* Streamed products (decode_stream.h). A step is 16 rows of 64 columns of weights, 2 KB a warp;
+ * each warp has STREAM_RING of them under way. On sm_90 two blocks fit a processor, so that the
+ * next kernel's first weights arrive while this one ends. */
+enum { STREAM_WARPS = 8, STREAM_THREADS = 256, STREAM_COLUMNS = 64, STREAM_STEP = 2048 };
+#define STREAM_RING (SMALL_SHARED ? 3 : 5)
+/* Blocks a processor that registers must allow: 64 a thread at one row where kernels overlap, so
+ * that two of them and attention's blocks fit; else 128, of which at most 120 are taken. */
+#define STREAM_RESIDENT(m) (CUDA_ARCH >= 90 && (m) == 1 ? 4 : 2)
+/* Rows of x stand in shared memory, `STREAM_PANEL` columns of them at a time: all, where they fit.
+ */
+#define STREAM_X_BYTES ((SMALL_SHARED ? 32 : CUDA_ARCH < 90 ? 64 : 128) * 1024)
+#define STREAM_X_STRIDE(columns) (ROUND_UP(columns, 64) + 32)
+#define STREAM_PANEL(m, k)                                                                         \
+    ((m)*2 * STREAM_X_STRIDE(k) <= STREAM_X_BYTES ? (k)                                            \
+                                                  : (STREAM_X_BYTES / ((m)*2) - 32) / 512 * 512)
+#define STREAM_SHARED(m, k)                                                                        \
+    (STREAM_RING * STREAM_WARPS * STREAM_STEP + (m)*2 * STREAM_X_STRIDE(STREAM_PANEL(m, k)) +      \
+     (m)*STREAM_WARPS * 4)
+/* An item is two rows of weights. Split by rows, each warp has items of its own; split by columns,
+ * the warps of a block share its items, at most 32, and add up their sums in shared memory. */
+#define STREAM_ITEMS(n) CEIL_DIV(n, 2)
+#define STREAM_SPLIT_BLOCKS(n)                                                                     \
+    LESSER(STREAM_ITEMS(n), CUDA_SMS *CEIL_DIV(STREAM_ITEMS(n), CUDA_SMS * 32))
+#define STREAM_SPLIT_SHARED(m, n, k)                                                               \
+    (STREAM_SHARED(m, k) +                                                                         \
+     CEIL_DIV(CEIL_DIV(STREAM_ITEMS(n), STREAM_SPLIT_BLOCKS(n)), 8) * STREAM_WARPS * 512)
+
+#define STREAM_OWN_BLOCKS(n) LESSER(CUDA_SMS, CEIL_DIV(STREAM_ITEMS(n), STREAM_WARPS))
+
+#define DECODE_QKV_LAUNCH(m, n, k)                                                                 \
+    {STREAM_SPLIT_BLOCKS(n), 1, 1}, STREAM_THREADS, STREAM_SPLIT_SHARED(m, n, k)
+#define DECODE_QKV_SCRATCH(m, n, k) ((size_t)(m) * (n)*4)
+#define DECODE_RESIDUAL_LAUNCH(m, n, k)                                                            \
+    {STREAM_SPLIT_BLOCKS(n), 1, 1}, STREAM_THREADS, STREAM_SPLIT_SHARED(m, n, k)
+#define DECODE_GATE_UP_LAUNCH(m, n, k)                                                             \
+    {STREAM_OWN_BLOCKS(n), 1, 1}, STREAM_THREADS, STREAM_SHARED(m, k)
+#define DECODE_HEAD_LAUNCH(m, n, k)                                                                \
+    {STREAM_OWN_BLOCKS(n), 1, 1}, STREAM_THREADS, STREAM_SHARED(m, k)
+
+/* Attention: `splits` blocks share the keys of a row's kv head. */
+enum { KEYS_WARPS = 4, KEYS_THREADS = 128, KEYS_TILE = 16, KEYS_MAX_SPLITS = 128 };
+#define KEYS_SPLITS_OF(m, per_processor)                                                           \
+    GREATER(1, LESSER(LESSER(KEYS_MAX_SPLITS, CEIL_DIV(CONTEXT, 64)),                              \
+                      CEIL_DIV((per_processor)*CUDA_SMS, KV_HEADS *(m))))
+#define KEYS_SPLITS(m) KEYS_SPLITS_OF(m, (m) <= 8 ? 2 : 16)
+#define DECODE_ATTENTION_LAUNCH(m, n, k)                                                           \
+    {KEYS_SPLITS(m), KV_HEADS, (m)}, KEYS_THREADS,                                                 \
+        KEYS_WARPS *(HEADS / KV_HEADS) * (HEAD_DIM + 2) * 4
+#define DECODE_ATTENTION_LAUNCH_2(m, n, k)                                                         \
+    {HEADS, (m), 1}, KEYS_THREADS, (KEYS_MAX_SPLITS + 4 + KEYS_THREADS * 4) * 4
+#define DECODE_ATTENTION_SCRATCH(m, n, k) ((size_t)(m)*HEADS * KEYS_SPLITS(m) * (HEAD_DIM + 2) * 4)
+#define SKINNY_ATTENTION_LAUNCH(m, n, k) DECODE_ATTENTION_LAUNCH(m, n, k)
+#define SKINNY_ATTENTION_LAUNCH_2(m, n, k) DECODE_ATTENTION_LAUNCH_2(m, n, k)
+#define SKINNY_ATTENTION_SCRATCH(m, n, k) DECODE_ATTENTION_SCRATCH(m, n, k)
+
+/* Products of 9 rows and more (skinny_product.h): at most 64 items and 256 rows of x a block,
+ * `splits` of the columns. Blocks are made as many as processors, at the fewest splits that allows.
+ */
+enum { SKINNY_THREADS = 256, SKINNY_TILE = 128 /* rows of weights */, SKINNY_ROWS = 256 };
+#define SKINNY_FULL(n) CEIL_DIV(CEIL_DIV(n, 2), SKINNY_TILE / 2)
+#define SKINNY_SPLITS(n, k) GREATER(1, LESSER(CUDA_SMS / SKINNY_FULL(n), CEIL_DIV(k, 256)))
+#define SKINNY_BLOCKS(n, k)                                                                        \
+    LESSER(CEIL_DIV(n, 2), SKINNY_FULL(n) >= CUDA_SMS                                              \
+                               ? CUDA_SMS * CEIL_DIV(SKINNY_FULL(n), CUDA_SMS)                     \
+                               : CUDA_SMS / SKINNY_SPLITS(n, k))
+#define SKINNY_DEPTH(m) ((m) > (SMALL_SHARED ? 64 : CUDA_ARCH < 90 ? 128 : 256) ? 32 : 64)
+#define SKINNY_STAGES(m)                                                                           \
+    (SMALL_SHARED                                ? ((m) > 64 && (m) <= 128 ? 4 : 3)                \
+     : CUDA_ARCH >= 90 && (m) > 64 && (m) <= 128 ? 3                                               \
+                                                 : 4)
+#define SKINNY_WARP_X(m) ROUND_UP((m) <= 64 ? (m) : CEIL_DIV(LESSER(m, SKINNY_ROWS), 2), 16)
+#define SKINNY_TILE_X(m) ((m) <= 64 ? SKINNY_WARP_X(m) : 2 * SKINNY_WARP_X(m))
+#define SKINNY_SHARED(m)                                                                           \
+    (SKINNY_STAGES(m) * (SKINNY_TILE + SKINNY_TILE_X(m)) * (SKINNY_DEPTH(m) + 8) * 2)
+#define SKINNY_GRID(m, n, k)                                                                       \
+    {                                                                                              \
+        SKINNY_BLOCKS(n, k), SKINNY_SPLITS(n, k), CEIL_DIV(m, SKINNY_ROWS)                         \
+    }
+/* Sums of all splits. */
+#define SKINNY_PARTIAL(m, n, k) ((size_t)(m)*SKINNY_SPLITS(n, k) * CEIL_DIV(n, 2) * 8)
+#define SKINNY_NORM_LAUNCH(m) {(m), 1, 1}, SKINNY_THREADS, SKINNY_THREADS / 32 * 4
+#define SKINNY_QKV_LAUNCH(m, n, k) SKINNY_NORM_LAUNCH(m)
+#define SKINNY_QKV_LAUNCH_2(m, n, k) SKINNY_GRID(m, n, k), SKINNY_THREADS, SKINNY_SHARED(m)
+#define SKINNY_QKV_SCRATCH(m, n, k) ((size_t)(m) * (k)*2 + SKINNY_PARTIAL(m, n, k))
+#define SKINNY_GATE_UP_LAUNCH(m, n, k) SKINNY_NORM_LAUNCH(m)
+#define SKINNY_GATE_UP_LAUNCH_2(m, n, k) SKINNY_GRID(m, n, k), SKINNY_THREADS, SKINNY_SHARED(m)
+#define SKINNY_GATE_UP_SCRATCH(m, n, k) ((size_t)(m) * (k)*2 + SKINNY_PARTIAL(m, n, k))
+#define SKINNY_HEAD_LAUNCH(m, n, k) SKINNY_NORM_LAUNCH(m)
+#define SKINNY_HEAD_LAUNCH_2(m, n, k) SKINNY_GRID(m, n, k), SKINNY_THREADS, SKINNY_SHARED(m)
+#define SKINNY_HEAD_SCRATCH(m, n, k) ((size_t)(m) * (k)*2 + SKINNY_PARTIAL(m, n, k))
+#define SKINNY_RESIDUAL_LAUNCH(m, n, k) SKINNY_GRID(m, n, k), SKINNY_THREADS, SKINNY_SHARED(m)
+#define SKINNY_RESIDUAL_SCRATCH(m, n, k) SKINNY_PARTIAL(m, n, k)
+
+/* Sampling: pass 1 a block a chunk of logits, pass 2 a block a row. */
+enum { SAMPLE_CHUNK = 1024, SAMPLE_THREADS = 256, SAMPLE_LIST = 2048 };
+#define SAMPLE_LAUNCH(m, n, k)                                                                     \
+    {CEIL_DIV(n, SAMPLE_CHUNK), (m), 1}, SAMPLE_THREADS, SAMPLE_CHUNK * 8 + SAMPLE_THREADS / 32 * 8
+#define SAMPLE_LAUNCH_2(m, n, k)                                                                   \
+    {(m), 1, 1}, SAMPLE_THREADS,                                                                   \
+        SAMPLE_LIST * 8 + SAMPLE_THREADS / 32 * 8 + 16 * CEIL_DIV(n, SAMPLE_CHUNK) + 16
+#define SAMPLE_SCRATCH(m, n, k)                                                                    \
+    ((size_t)(m)*CEIL_DIV(n, SAMPLE_CHUNK) * (8 + 10 * SAMPLE_CHUNK) + 16)
+
+#endif

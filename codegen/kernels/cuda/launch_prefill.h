@@ -1,0 +1,80 @@
+/* launch_prefill.h - launches and scratch of the prefill kernels, and those that training shares;
+ * see launch.h. */
+#ifndef LAUNCH_PREFILL_H
+#define LAUNCH_PREFILL_H
+
+enum { NORM_THREADS = 256 };
+#define NORM_LAUNCH(m, n, k) {(m), 1, 1}, NORM_THREADS, NORM_THREADS / 32 * 4
+
+/* Products (product.h): tiles of the result, how many a block takes, stages of the sum. On sm_90 a
+ * block a processor goes over all tiles; elsewhere a block is a tile. */
+#define PRODUCT_WGMMA (CUDA_ARCH == 90)
+#define PRODUCT_ROWS 128
+#define PRODUCT_COLUMNS (PRODUCT_WGMMA ? 256 : 128)
+#define PRODUCT_DEPTH (PRODUCT_WGMMA ? 64 : 32)
+#define PRODUCT_STAGES (PRODUCT_WGMMA ? 4 : 3)
+#define PRODUCT_THREADS (PRODUCT_WGMMA ? 384 : 128)
+#define PRODUCT_BLOCKS(rows, columns)                                                              \
+    (CEIL_DIV(rows, PRODUCT_ROWS) * CEIL_DIV(columns, PRODUCT_COLUMNS))
+/* Elements of 32 rows and columns of an operand's tile in product_mma.h: stored along, 128 rows of
+ * 40; across, 32 rows of 136. */
+#define PRODUCT_ALONG (128 * 40)
+#define PRODUCT_ACROSS (32 * 136)
+#define PRODUCT_LAUNCH(rows, columns, a, b)                                                        \
+    {PRODUCT_WGMMA && PRODUCT_BLOCKS(rows, columns) > CUDA_SMS ? CUDA_SMS                          \
+                                                               : PRODUCT_BLOCKS(rows, columns),    \
+     1, 1},                                                                                        \
+        PRODUCT_THREADS,                                                                           \
+        PRODUCT_WGMMA ? 4 * (128 + 256) * 128 + 64 : 3 * 2 * ((a) + (b))
+
+#define MATMUL_LAUNCH(m, n, k) PRODUCT_LAUNCH(m, n, PRODUCT_ALONG, PRODUCT_ALONG)
+
+/* Attention, forward (attention_tile.h). On mma.sync: above head size 64 a warp's 32 rows leave
+ * registers for the scores of 32 keys, above 128 for 16 rows only. With wgmma: 128 rows, four buffers of 128 keys, panels of 64 elements. */
+#define FLASH_ROOMY (CUDA_ARCH >= 90 && CUDA_ARCH < 120) /* 227 KB a block */
+#define FLASH_STRIDE(e) ((((e) / 8) | 1) * 8)            /* elements between rows, as TILE_STRIDE */
+#define FLASH_WGMMA(e) (CUDA_ARCH == 90 && (e) <= 128)
+#define FLASH_WGMMA_KEYS 128
+#define FLASH_WARP_ROWS(e) ((e) <= 128 ? 32 : 16)
+#define FLASH_WARPS(e) ((e) <= 192 || CUDA_ARCH == 80 || FLASH_ROOMY ? ((e) <= 128 ? 4 : 8) : 4)
+#define FLASH_ROWS(e) (FLASH_WARPS(e) * FLASH_WARP_ROWS(e))
+#define FLASH_THREADS(e) (FLASH_WGMMA(e) ? 384 : FLASH_WARPS(e) * 32)
+#define FLASH_KEYS(e)                                                                              \
+    (FLASH_WGMMA(e) ? FLASH_WGMMA_KEYS : (e) <= 64 || ((e) <= 128 && FLASH_ROOMY) ? 64 : 32)
+#define FLASH_SHARED(e)                                                                            \
+    (FLASH_WGMMA(e) ? 5 * 128 * 128 * CEIL_DIV(e, 64) + 64                                         \
+                    : 2 * FLASH_STRIDE(e) * (FLASH_ROWS(e) + 4 * FLASH_KEYS(e)))
+#define ATTENTION_LAUNCH(m, n, k)                                                                  \
+    {CEIL_DIV((n) * (HEADS / KV_HEADS), FLASH_ROWS(k)), KV_HEADS, (m) / (n)}, FLASH_THREADS(k),    \
+        FLASH_SHARED(k)
+/* Each segment may leave one block partly filled. */
+#define PREFILL_ATTENTION_LAUNCH(m, n, k)                                                          \
+    {(m) * (HEADS / KV_HEADS) / FLASH_ROWS(k) + SEGMENTS, KV_HEADS, 1}, FLASH_THREADS(k),          \
+        FLASH_SHARED(k)
+
+/* Shared memory that a block may have. */
+#define SHARED_MOST                                                                                \
+    ((CUDA_ARCH == 80 || CUDA_ARCH == 87   ? 163                                                   \
+      : CUDA_ARCH >= 90 && CUDA_ARCH < 120 ? 227                                                   \
+                                           : 99)                                                   \
+     << 10)
+
+/* Rows and columns as one range of vectors: threads, vectors of each, of a block. */
+enum { EMBED_THREADS = 256, EMBED_EACH = 4, EMBED_BLOCK = EMBED_THREADS * EMBED_EACH };
+#define EMBED_LAUNCH(m, n, k) {CEIL_DIV((size_t)(m) * (n) / 4, EMBED_BLOCK), 1, 1}, EMBED_THREADS, 0
+enum { SWIGLU_THREADS = 256, SWIGLU_EACH = 2, SWIGLU_BLOCK = SWIGLU_THREADS * SWIGLU_EACH };
+#define SWIGLU_LAUNCH(m, n, k)                                                                     \
+    {CEIL_DIV((size_t)(m) * (n) / 8, SWIGLU_BLOCK), 1, 1}, SWIGLU_THREADS, 0
+
+enum { ROPE_THREADS = 128 }; /* a row each */
+#define ROPE_LANES(e) ((e) <= 64 ? 8u : (e) <= 128 ? 16u : 32u) /* of a head */
+#define PREFILL_ROPE_LAUNCH(m, n, k) {(m), 1, 1}, ROPE_THREADS, 0
+
+/* LOSS_HOLDS: vectors of a row, four floats each, that shared memory holds. */
+enum { LOSS_THREADS = 512, LOSS_EACH = 8, LOSS_SUMS = 2 * LOSS_THREADS / 32 * 4 };
+#define LOSS_VECTORS(n) (((n) + 3) / 4)
+#define LOSS_ROOM ((SHARED_MOST - LOSS_SUMS) / 16)
+#define LOSS_HOLDS(n) (LOSS_VECTORS(n) < LOSS_ROOM ? LOSS_VECTORS(n) : LOSS_ROOM)
+#define LOSS_LAUNCH(m, n, k) {(m), 1, 1}, LOSS_THREADS, LOSS_SUMS + 16 * LOSS_HOLDS(n)
+
+#endif

@@ -1,0 +1,92 @@
+/* launch_train.h - launches and scratch of the training kernels; see launch.h. */
+#ifndef LAUNCH_TRAIN_H
+#define LAUNCH_TRAIN_H
+
+/* Products of training (product.h). */
+#define MATMUL_DX_LAUNCH(m, n, k) PRODUCT_LAUNCH(m, k, PRODUCT_ALONG, PRODUCT_ACROSS)
+#define MATMUL_DW_LAUNCH(m, n, k) PRODUCT_LAUNCH(n, k, PRODUCT_ACROSS, PRODUCT_ACROSS)
+
+/* Attention, backward. */
+#define FLASH_LANES(e) ((e) <= 32 ? 4 : (e) <= 64 ? 8 : (e) <= 128 ? 16 : 32) /* of a head, pass 1 */
+#define FLASH_HALVES(e) ((e) <= 128 ? 1 : 2) /* of a head's columns, each a warp's in pass 2 */
+#define FLASH_KEY_WARPS(e) ((e) <= 64 || CUDA_ARCH == 80 || FLASH_ROOMY ? 8 : 4)
+#define FLASH_KEY_BLOCK(e) (16 * FLASH_KEY_WARPS(e) / FLASH_HALVES(e))
+#define FLASH_KEY_ROWS(e) ((e) <= 64 ? 64 : (e) <= 128 || CUDA_ARCH == 80 || FLASH_ROOMY ? 32 : 16)
+#define FLASH_KEY_SHARED(e)                                                                        \
+    (2 * FLASH_STRIDE(e) * (2 * FLASH_KEY_BLOCK(e) + 4 * FLASH_KEY_ROWS(e)) +                      \
+     4 * 4 * FLASH_KEY_ROWS(e))
+#define FLASH_QUERY_ROWS(e) ((e) <= 64 ? 128 : 64)
+#define FLASH_QUERY_KEYS(e)                                                                        \
+    ((e) <= 64 ? 64 : (e) <= 128 || CUDA_ARCH == 80 || FLASH_ROOMY ? 32 : 16)
+#define FLASH_QUERY_SHARED(e)                                                                      \
+    (2 * FLASH_STRIDE(e) * (2 * FLASH_QUERY_ROWS(e) + 4 * FLASH_QUERY_KEYS(e)))
+#define ATTENTION_BACKWARD_LAUNCH(m, n, k)                                                         \
+    {CEIL_DIV((m)*HEADS, 256 / FLASH_LANES(k)), 1, 1}, 256, 0
+#define ATTENTION_BACKWARD_LAUNCH_2(m, n, k)                                                       \
+    {CEIL_DIV(n, FLASH_KEY_BLOCK(k)), KV_HEADS, (m) / (n)}, FLASH_KEY_WARPS(k) * 32,               \
+        FLASH_KEY_SHARED(k)
+#define ATTENTION_BACKWARD_LAUNCH_3(m, n, k)                                                       \
+    {CEIL_DIV((n) * (HEADS / KV_HEADS), FLASH_QUERY_ROWS(k)), KV_HEADS, (m) / (n)}, 128,           \
+        FLASH_QUERY_SHARED(k)
+#define ATTENTION_BACKWARD_SCRATCH(m, n, k) ((size_t)(m)*HEADS * 4)
+
+#define ROPE_LAUNCH(m, n, k) {(m), 1, 1}, ROPE_THREADS, 0
+
+#define SWIGLU_BACKWARD_LAUNCH(m, n, k) SWIGLU_LAUNCH(m, n, k)
+
+/* Blocks that each sum some columns, then COLUMNS_THREADS threads for every 32 columns of sums. */
+enum { COLUMNS_THREADS = 1024 };
+#define COLUMNS_LAUNCH(n) {CEIL_DIV(n, 32), 1, 1}, COLUMNS_THREADS, COLUMNS_THREADS * 4
+#define LEAST(a, b) ((a) < (b) ? (a) : (b))
+
+/* Gradients of rotation, head norm included. Shared memory: 2 E sums of each head at once. */
+#define ROPE_BACKWARD_BLOCKS(m) LEAST(m, CUDA_SMS * 8u)
+#define ROPE_BACKWARD_LAUNCH(m, n, k)                                                              \
+    {ROPE_BACKWARD_BLOCKS(m), 1, 1}, ROPE_THREADS,                                                 \
+        ROPE_THREADS / ROPE_LANES(k) * 2 * (k)*4
+#define ROPE_BACKWARD_LAUNCH_2(m, n, k) COLUMNS_LAUNCH(2 * (k))
+#define ROPE_BACKWARD_SCRATCH(m, n, k) ((size_t)ROPE_BACKWARD_BLOCKS(m) * 2 * (k)*4)
+
+/* Sums of columns, and where they fit two rows of x, dx and dy, in shared memory; as many blocks as
+ * a multiprocessor has room for, so that none comes late. */
+#define NORM_MEANS (2 * NORM_THREADS / 32 * 4)
+#define NORM_STAGED(n) (NORM_MEANS + (n) * 24 <= SHARED_MOST)
+#define NORM_SHARED(n) (NORM_MEANS + (n) * (NORM_STAGED(n) ? 24 : 4))
+#define NORM_ROOM(n) LEAST((SHARED_MOST + 1024) / (NORM_SHARED(n) + 1024), 4u)
+#define NORM_BACKWARD_BLOCKS(m, n) LEAST(m, CUDA_SMS * NORM_ROOM(n))
+#define NORM_BACKWARD_LAUNCH(m, n, k)                                                              \
+    {NORM_BACKWARD_BLOCKS(m, n), 1, 1}, NORM_THREADS, NORM_SHARED(n)
+#define NORM_BACKWARD_LAUNCH_2(m, n, k) COLUMNS_LAUNCH(n)
+#define NORM_BACKWARD_SCRATCH(m, n, k) ((size_t)LEAST(m, CUDA_SMS * 4u) * (n)*4) /* on any device */
+
+/* Warps that each own a class of tokens, with a cursor in shared memory for each token of it. */
+enum {
+    EMBED_ORDER_THREADS = 256,
+    EMBED_SCAN_EACH = 8,
+    EMBED_ORDER_WARPS = EMBED_ORDER_THREADS / 32,
+    EMBED_ADD_THREADS = 256,
+    EMBED_ADD_EACH = 8
+};
+#define EMBED_ORDER_BLOCKS                                                                         \
+    (CEIL_DIV(VOCAB, EMBED_ORDER_WARPS * 1024u) > CUDA_SMS                                         \
+         ? CEIL_DIV(VOCAB, EMBED_ORDER_WARPS * 1024u)                                              \
+         : CUDA_SMS + 0u)
+#define EMBED_CLASSES (EMBED_ORDER_BLOCKS * EMBED_ORDER_WARPS)
+#define EMBED_CURSORS CEIL_DIV(VOCAB, EMBED_CLASSES) /* of a class */
+#define EMBED_BACKWARD_LAUNCH(m, n, k)                                                             \
+    {EMBED_ORDER_BLOCKS, 1, 1}, EMBED_ORDER_THREADS, EMBED_ORDER_WARPS * EMBED_CURSORS * 4
+#define EMBED_BACKWARD_LAUNCH_2(m, n, k)                                                           \
+    {(m), CEIL_DIV(n, EMBED_ADD_THREADS * 4), 1}, EMBED_ADD_THREADS, 0
+#define EMBED_BACKWARD_SCRATCH(m, n, k) ((size_t)(m)*4)
+
+/* The slab in pieces that blocks take in turn; all blocks fit the machine at once. */
+enum { SUM_THREADS = 256, SUM_EACH = 4, SUM_BLOCK = SUM_THREADS * SUM_EACH };
+#define SUM_BLOCKS(n) LEAST(CEIL_DIV((n) / 4, SUM_BLOCK), CUDA_SMS * 4u)
+#define SUM_SQUARES_LAUNCH(m, n, k) {SUM_BLOCKS((size_t)(n)), 1, 1}, SUM_THREADS, SUM_THREADS * 8
+#define SUM_SQUARES_LAUNCH_2(m, n, k) {1, 1, 1}, SUM_THREADS, SUM_THREADS * 8
+#define SUM_SQUARES_SCRATCH(m, n, k) (SUM_BLOCKS((size_t)(n)) * 8)
+enum { ADAM_THREADS = 256, ADAM_EACH = 2, ADAM_BLOCK = ADAM_THREADS * ADAM_EACH };
+#define ADAMW_LAUNCH(m, n, k)                                                                      \
+    {LEAST(CEIL_DIV((size_t)(n) / 4, ADAM_BLOCK), CUDA_SMS * 4u), 1, 1}, ADAM_THREADS, 0
+
+#endif

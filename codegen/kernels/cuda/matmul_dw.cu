@@ -1,0 +1,78 @@
+/* matmul_dw.cu - dw[N][K] += dy[m][N]^T x[m][K], fp32; dbias[N] += column sums of dy.
+ *
+ * KERNEL              the entry point's name
+ * MM_M, MM_N, MM_K    rows of dy and x, columns of dy, columns of x; N, K multiples of 8
+ * MM_BIAS             whether there is a bias
+ *
+ * Floor: 2 m N K FLOPs, and 8 bytes of dw an element. Tiles of dw (product.h), each over all rows m
+ * in order: no block adds what another one has, so no scratch, and the result depends on the shape
+ * alone. Both operands are stored across. Where there is a bias, the blocks of the first columns
+ * add up their dy on the way. */
+#include "device.h"
+#include "launch.h"
+#include "archrt_cuda.h"
+#include "product.h"
+
+DEVICE void CONCAT(KERNEL, _add)(const struct product *p, float *RESTRICT dw,
+                                 float sums[PRODUCT_I][PRODUCT_J][4])
+{
+    const u32 r0 = product_row(p) + lane_id() / 4, c0 = product_column(p) + lane_id() % 4 * 2;
+    UNROLL
+    for (u32 i = 0; i < PRODUCT_I * 2; i++) {
+        float *to = dw + (u64)(r0 + i * 8) * (u32)(MM_K) + c0;
+        if (r0 + i * 8 >= p->a.side)
+            continue;
+        UNROLL
+        for (u32 j = 0; j < PRODUCT_J; j += 8) {
+            f32x2 old[8];
+            UNROLL
+            for (u32 n = 0; n < 8; n++)
+                if (c0 + (j + n) * 8 < p->b.side)
+                    old[n] = *(const f32x2 *)(const void *)(to + (j + n) * 8);
+            UNROLL
+            for (u32 n = 0; n < 8; n++)
+                if (c0 + (j + n) * 8 < p->b.side) {
+                    old[n].x += sums[i / 2][j + n][i % 2 * 2];
+                    old[n].y += sums[i / 2][j + n][i % 2 * 2 + 1];
+                    *(f32x2 *)(void *)(to + (j + n) * 8) = old[n];
+                }
+        }
+    }
+}
+
+KERNEL_ENTRY(PRODUCT_THREADS, PRODUCT_WGMMA ? 1 : 2)
+KERNEL(float *RESTRICT dw, float *RESTRICT dbias, const bf16 *RESTRICT dy, const bf16 *RESTRICT x,
+       void *scratch)
+{
+    SHARED_ARENA(arena);
+    struct product p;
+    (void)scratch;
+    p.a.at = dy;
+    p.a.row = (u32)(MM_N);
+    p.a.side = (u32)(MM_N);
+    p.b.at = x;
+    p.b.row = (u32)(MM_K);
+    p.b.side = (u32)(MM_K);
+    p.a.across = p.b.across = 1;
+    p.a.paired = p.b.paired = 0;
+    p.a.depth = p.b.depth = (u32)(MM_M);
+    product_start(&p, arena);
+    if (product_feed(&p))
+        return;
+    for (u32 tile = blockIdx.x; tile < product_tiles(&p); tile += gridDim.x) {
+        float sums[PRODUCT_I][PRODUCT_J][4], bias = 0.0f;
+        u32 row, column;
+        product_corner(tile, p.a.side, p.b.side, &row, &column);
+        product_tile(&p, tile, sums, MM_BIAS && column == 0 ? &bias : 0);
+        CONCAT(KERNEL, _add)(&p, dw, sums);
+        row += product_column_row();
+        if (MM_BIAS && column == 0 && product_column_row() < PRODUCT_ROWS && row < p.a.side)
+            dbias[row] += bias;
+    }
+}
+
+#undef KERNEL
+#undef MM_M
+#undef MM_N
+#undef MM_K
+#undef MM_BIAS

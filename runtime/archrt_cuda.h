@@ -1,0 +1,199 @@
+/* archrt_cuda.h - what CUDA kernels, the emitted launch tables and the run-time library know of
+ * each other: the small structures in device memory, then the prototype of each kind of kernel
+ * (codegen/kernels/cuda/kernels.def, same order). Device code includes it too, so it needs nothing
+ * but C; the tables that only the host sees stand in archrt_device.h.
+ *
+ * Types. Matrices of weights are bf16, row-major [N][K], at the same place (in elements) as in the
+ * fp32 parameter slab; gains and biases are fp32. The residual stream (x, x1) and its gradient are
+ * fp32; every other activation and gradient is bf16; sums are fp32 everywhere. Gradients of
+ * parameters, master parameters and moments are fp32 in the slab's order. All buffers and all rows
+ * of weights are 16-byte aligned: D, F, dq and dkv are multiples of 8 (the plan refuses others).
+ *
+ * Parameters are pointers, nothing else: what is known is a constant of the instance, what changes
+ * between replays of a graph stands in device memory. A pointer that an instance has no use for
+ * (bias without BIAS) is NULL. Outputs never alias inputs unless said.
+ *
+ * Rows. A call has `rows` rows in use, the first of at most m; kernels leave the others' outputs
+ * alone (and may read their inputs, which are finite). Row i belongs to slot[i], holds its token at
+ * position[i] and sees the slot's keys 0..position[i]. slot -1: an idle row of decode, nothing of
+ * which is read or written, but y, h, q rows may be.
+ *
+ * The cache. Pages of KV_PAGE tokens; page `pages[slot * PAGES + position / KV_PAGE]`. One layer's
+ * pool is bf16 [page][2: k, v][KV_HEADS][KV_PAGE][HEAD_DIM]: `cache` points to the layer's pool.
+ *
+ * qkv rows are [dq: H heads of E][dkv: K heads of E][dkv]; gate_up rows [F gate][F up]; rotation
+ * pairs elements i and i + E/2 of a head with rope[position][i] = {cos, sin} (fp32).
+ *
+ * Scratch and counters. `scratch`: KIND_SCRATCH(m, n, k) bytes that nothing survives in, garbage on
+ * entry. `counter`: CUDA_COUNTERS ints, zero on entry and left zero: the last block to finish
+ * something takes it on ("last block" sums stay in a fixed order: never add floats atomically). */
+#ifndef ARCHRT_CUDA_H
+#define ARCHRT_CUDA_H
+
+typedef unsigned short bf16; /* the bits */
+
+enum { KV_PAGE = 64, CUDA_COUNTERS = 16384 };
+
+/* Of one call of prefill or decode. */
+struct cuda_call {
+    int rows;      /* in use */
+    int head_rows; /* of the logits in use: logits row i is of row head_row[i] */
+    int segments;  /* prompts in this call; the rows of segment s are
+                      segment_row[s] .. segment_row[s + 1] - 1, of one slot, positions one by one */
+    int unused;
+};
+
+/* How a slot's next token is chosen. */
+struct cuda_sampling {
+    float temperature; /* 0: the most likely token, the lowest id among equals */
+    float top_p;       /* 1: off */
+    float min_p;       /* 0: off */
+    int top_k;         /* 0: off */
+    unsigned seed[2];  /* random number i of a slot is a hash of seed and position */
+};
+
+/* Of one step of training. */
+struct cuda_train {
+    float grad_scale; /* dloss of one target */
+    float lr, beta1, beta2, eps, weight_decay;
+    float correction1, correction2; /* 1 - beta^step */
+    float clip;                     /* largest norm; 0: none */
+    float norm;                     /* out: of all gradients */
+    float factor;                   /* out: of gradients, by clipping; 0: the norm is not finite,
+                                       nothing is to be updated */
+    int unused;
+};
+
+/* ---- decode: m rows, at most 8 (skinny_*: more) -------------------------------------------------
+ *
+ * Macros of an instance: KERNEL, the name of the entry point, DM_M rows, and DM_N, DM_K where a
+ * matrix is read (qkv: QKV, D; residual: D, dq or F; gate_up: 2 F, D; head: V, D); flags DM_BIAS,
+ * DM_HEAD_NORM; SAMPLE_M, SAMPLE_V. Shapes by name: D_MODEL, HEADS, KV_HEADS, HEAD_DIM, D_FF,
+ * VOCAB, CONTEXT, DQ, DKV, QKV, GATE_UP, PAGES, SLOTS, EPSILON, CUDA_SMS, CUDA_ARCH. Numbers in a
+ * specialised program; in a generic one all shapes but HEAD_DIM, DM_M and SAMPLE_M are read at run
+ * time (no #if on them, no array of their size). Flags are literal 0 or 1 in both. A file undefines
+ * its own parameters (KERNEL, DM_M, ...) at its end, as several instances share a unit.
+ *
+ * Programmatic dependent launch: a kernel may prefetch weights, gains and rope before
+ * griddepcontrol.wait, and nothing else; it lets its successor start early. */
+
+/* x[m][D] = table[token][D]. Row i: token[i] = next[slot[i]], position[i] = length[slot[i]];
+ * position -1, token 0 and x = 0 where slot[i] < 0. */
+typedef void cuda_decode_embed_fn(float *x, int *token, int *position, const bf16 *table,
+                                  const int *slot, const int *next, const int *length);
+/* y = x rstd gain over D; then w[QKV][D] y + bias[QKV]; q and k heads times head_gain[2][E] over
+ * their rms where DM_HEAD_NORM; rotated by position; k and v into the cache, q[m][dq] bf16 out. */
+typedef void cuda_decode_qkv_fn(bf16 *q, bf16 *cache, const float *x, const bf16 *w,
+                                const float *gain, const float *bias, const float *head_gain,
+                                const float *rope, const int *slot, const int *position,
+                                const int *pages, void *scratch, int *counter);
+/* att[m][dq] = attention of q over keys 0..position[i] of the cache, scale 1 / sqrt(E). Pass 1
+ * leaves each split's maximum, sum and weighted values in scratch, pass 2 adds them. How many
+ * splits is a matter of CUDA_SMS, m, K and the positions. Macro beside: CONTEXT. */
+typedef void cuda_decode_attention_fn(bf16 *att, const bf16 *q, const bf16 *cache, const int *slot,
+                                      const int *position, const int *pages, void *scratch,
+                                      int *counter);
+/* y[m][N] = residual[m][N] + w[N][K] a[m][K]; y may be residual. */
+typedef void cuda_decode_residual_fn(float *y, const bf16 *a, const bf16 *w, const float *residual,
+                                     const int *slot, void *scratch, int *counter);
+/* h[m][F] = silu(row i) row (F + i) of w[2F][D] (x rstd gain); DM_N = 2 F. */
+typedef void cuda_decode_gate_up_fn(bf16 *h, const float *x, const bf16 *w, const float *gain,
+                                    const int *slot, void *scratch, int *counter);
+/* logits[i][V] = w[V][D] (x rstd gain) of row head_row[i], i < head_rows. */
+typedef void cuda_decode_head_fn(float *logits, const float *x, const bf16 *w, const float *gain,
+                                 const struct cuda_call *call, const int *head_row, void *scratch,
+                                 int *counter);
+/* For i < head_rows, r = head_row[i], s = slot[r] (none where s < 0): the token t chosen from
+ * logits[i] by sampling[s]; next[s] = t, length[s] = position[r] + 1,
+ * output[s][position[r] + 1] = t where that is below CONTEXT. Order: temperature, top-k, top-p,
+ * min-p, each on what the one before left. Probabilities of the whole row, not of a sample. */
+typedef void cuda_sample_fn(int *next, int *length, int *output, const float *logits,
+                            const struct cuda_call *call, const int *head_row, const int *slot,
+                            const int *position, const struct cuda_sampling *sampling,
+                            void *scratch, int *counter);
+typedef cuda_decode_qkv_fn cuda_skinny_qkv_fn;
+typedef cuda_decode_attention_fn cuda_skinny_attention_fn;
+typedef cuda_decode_residual_fn cuda_skinny_residual_fn;
+typedef cuda_decode_gate_up_fn cuda_skinny_gate_up_fn;
+typedef cuda_decode_head_fn cuda_skinny_head_fn;
+
+/* ---- prefill: call->rows rows of at most m = CHUNK ----------------------------------------------
+ */
+
+/* qkv[m][dq + 2 dkv]: q heads normalised (ROPE_HEAD_NORM) and rotated in place; k, likewise, and v
+ * into the cache. */
+typedef void cuda_prefill_rope_fn(bf16 *qkv, bf16 *cache, const float *head_gain, const float *rope,
+                                  const struct cuda_call *call, const int *slot,
+                                  const int *position, const int *pages);
+/* att[m][dq] from the q part of qkv rows over the cache: row i sees keys 0..position[i] of its
+ * slot. Segments share no key; at most SEGMENTS of them (segment_row[SEGMENTS + 1]). */
+typedef void cuda_prefill_attention_fn(bf16 *att, const bf16 *qkv, const bf16 *cache,
+                                       const struct cuda_call *call, const int *segment_row,
+                                       const int *slot, const int *position, const int *pages);
+
+/* ---- prefill and training. `call` NULL: all m rows ----------------------------------------------
+ */
+
+/* x[m][D] = table[token[i]]. Macros EMBED_M, EMBED_D. */
+typedef void cuda_embed_fn(float *x, const bf16 *table, const int *token,
+                           const struct cuda_call *call);
+/* y[m][D] = x rstd gain; rstd[m] kept where not NULL. Macros NORM_M, NORM_D, NORM_EPS. */
+typedef void cuda_norm_fn(bf16 *y, float *rstd, const float *x, const float *gain,
+                          const struct cuda_call *call);
+/* y[m][N] = x[m][K] w[N][K]^T + bias[N] (MM_BIAS). Macros MM_M, MM_N, MM_K; MM_OUT_F32: y is fp32,
+ * else bf16; MM_RESIDUAL: + residual[m][N], fp32 (y may be residual; implies MM_OUT_F32);
+ * MM_SWIGLU: N = 2 F and y[m][F] = silu(column i) column (F + i). */
+typedef void cuda_matmul_fn(void *y, const bf16 *x, const bf16 *w, const float *bias,
+                            const float *residual, const struct cuda_call *call);
+/* h[m][F] = silu(gate) up. Macros SWIGLU_M, SWIGLU_F. */
+typedef void cuda_swiglu_fn(bf16 *h, const bf16 *gate_up, const struct cuda_call *call);
+/* loss[m] = -log softmax(logits)[target], 0 where target < 0; where dlogits is not NULL,
+ * dlogits[m][V] = (softmax - onehot) grad_scale, 0 in rows without a target. Macros LOSS_M, LOSS_V.
+ * train NULL where dlogits is. */
+typedef void cuda_loss_fn(float *loss, bf16 *dlogits, const float *logits, const int *target,
+                          const struct cuda_train *train);
+
+/* ---- training: all m = ROWS rows, sequence of row i is i / SEQUENCE
+ * ------------------------------ */
+
+/* out[m][dq + 2 dkv] from `in`: q and k heads normalised by head_gain[2][E] where ROPE_HEAD_NORM
+ * (rstd[m][H + K] written), rotated at i % T; v copied. out may be in. Macros ROPE_M, ROPE_T,
+ * ROPE_HEAD_NORM, NORM_EPS; shapes HEADS, KV_HEADS, HEAD_DIM. */
+typedef void cuda_rope_fn(bf16 *out, float *rstd, const bf16 *in, const float *head_gain,
+                          const float *rope);
+/* att[B T][dq], lse[B T][H] (natural log-sum-exp of scaled scores). Macros ATT_B, ATT_T. */
+typedef void cuda_attention_fn(bf16 *att, float *lse, const bf16 *qkv);
+/* dtable[V][D] += dx by token; rows of one token are added in the order of rows. Macros
+ * EMBED_M, EMBED_D, VOCAB. */
+typedef void cuda_embed_backward_fn(float *dtable, const float *dx, const int *token,
+                                    void *scratch);
+/* Macros of the gradients are those of the forward kernel, and NORM_ACCUMULATE; SUM_N; ADAM_N,
+ * ADAM_DECAYED.
+ * dx[m][D] += (= where NORM_ACCUMULATE is 0) the gradient through the norm, dx16 the bf16 copy of
+ * the result, dgain[D] +=. */
+typedef void cuda_norm_backward_fn(float *dx, bf16 *dx16, float *dgain, const bf16 *dy,
+                                   const float *x, const float *rstd, const float *gain,
+                                   void *scratch);
+/* dx[m][K] = dy[m][N] w[N][K]. */
+typedef void cuda_matmul_dx_fn(bf16 *dx, const bf16 *dy, const bf16 *w);
+/* dw[N][K] += dy[m][N]^T x[m][K]; dbias[N] += column sums of dy where MM_BIAS. */
+typedef void cuda_matmul_dw_fn(float *dw, float *dbias, const bf16 *dy, const bf16 *x,
+                               void *scratch);
+/* dqkv[m][dq + 2 dkv] in place, from gradients of the rotated to gradients of the projected; in,
+ * rstd and dgain[2][E] += only where ROPE_HEAD_NORM. */
+typedef void cuda_rope_backward_fn(bf16 *dqkv, float *dgain, const bf16 *in, const float *rstd,
+                                   const float *head_gain, const float *rope, void *scratch);
+/* dqkv[m][dq + 2 dkv], overwritten. Scratch holds delta[m][H] = sum(datt att) from pass 1 on. */
+typedef void cuda_attention_backward_fn(bf16 *dqkv, const bf16 *datt, const bf16 *att,
+                                        const float *lse, const bf16 *qkv, void *scratch);
+/* dgate_up[m][2F] from dh and gate_up, h[m][F] made again; dgate_up may be gate_up, h may be dh. */
+typedef void cuda_swiglu_backward_fn(bf16 *dgate_up, bf16 *h, const bf16 *dh, const bf16 *gate_up);
+/* train->norm and train->factor from grads[PARAM_FLOATS]: double sums, one order. */
+typedef void cuda_sum_squares_fn(struct cuda_train *train, const float *grads, void *scratch);
+/* AdamW with decoupled decay on the first PARAM_DECAYED, whose bf16 copies go to weights; gradients
+ * times train->factor, then cleared. Nothing changes but the cleared gradients where factor is 0.
+ */
+typedef void cuda_adamw_fn(float *params, bf16 *weights, float *grads, float *m, float *v,
+                           const struct cuda_train *train);
+
+#endif
