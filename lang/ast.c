@@ -151,7 +151,7 @@ struct ast_value *ast_push(struct parse *p, struct ast_value *list, struct ast_v
     if (list->n_items == MAX_LIST) {
         struct diag *g =
             parse_error(p, item->at, "too-many", "a list of more than %d values", MAX_LIST);
-        diag_help(p->diags, g, "write a range: 'free LO..HI step S'");
+        diag_help(p->diags, g, "write a range, or keep fewer of them");
         parse_stop(p);
     }
     list->n_items++;

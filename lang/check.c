@@ -13,7 +13,8 @@ enum subject {
     SUBJECT_FILE,
     SUBJECT_MODEL,
     SUBJECT_LAW,
-    SUBJECT_DEVICE
+    SUBJECT_DEVICE,
+    SUBJECT_STUDY
 };
 
 static const struct {
@@ -44,6 +45,9 @@ void run_rules(struct check *c)
         } else if (d->kind == BLOCK_LAW) {
             c->law = c->spec->laws + d->index;
             run_on(c, d, SUBJECT_LAW);
+        } else if (d->kind == BLOCK_STUDY) {
+            c->study = c->spec->studies + d->index;
+            run_on(c, d, SUBJECT_STUDY);
         } else {
             c->device = c->spec->devices + d->index;
             run_on(c, d, SUBJECT_DEVICE);
@@ -71,7 +75,7 @@ void check_empty_file(struct check *c, struct decl *d)
 
 void check_no_model(struct check *c, struct decl *d)
 {
-    if (c->diags->errors || c->spec->main_model >= 0 || is_empty(c))
+    if (c->diags->errors || c->spec->main_model >= 0 || c->spec->main_study >= 0 || is_empty(c))
         return;
     struct diag *g =
         rule_fail(c, d, RULE_NO_MODEL, file_start,
@@ -394,21 +398,21 @@ void check_form(struct check *c, struct decl *d)
 #define FORM(f) (1u << LAW_##f)
 enum { FACTORS = FORM(MULTIPLICATIVE) | FORM(ADDITIVE) | FORM(JOINT) };
 static const struct coefficient {
-    enum key key;
+    enum key key, sample;
     unsigned forms; /* that need it */
 } coefficients[] = {
-    {KEY_A0, FACTORS},
-    {KEY_A1, FACTORS},
-    {KEY_A2, FACTORS},
-    {KEY_B0, FORM(MULTIPLICATIVE) | FORM(JOINT)},
-    {KEY_B1, FACTORS},
-    {KEY_B2, FORM(MULTIPLICATIVE) | FORM(ADDITIVE)},
-    {KEY_MORPH_E, FORM(MORPH)},
-    {KEY_E, FACTORS | FORM(CHINCHILLA) | FORM(MORPH)},
-    {KEY_A, FACTORS | FORM(CHINCHILLA) | FORM(MORPH)},
-    {KEY_B, FACTORS | FORM(CHINCHILLA) | FORM(MORPH)},
-    {KEY_ALPHA, FACTORS | FORM(CHINCHILLA) | FORM(MORPH)},
-    {KEY_BETA, FACTORS | FORM(CHINCHILLA)},
+    {KEY_A0, KEY_SAMPLE_A0, FACTORS},
+    {KEY_A1, KEY_SAMPLE_A1, FACTORS},
+    {KEY_A2, KEY_SAMPLE_A2, FACTORS},
+    {KEY_B0, KEY_SAMPLE_B0, FORM(MULTIPLICATIVE) | FORM(JOINT)},
+    {KEY_B1, KEY_SAMPLE_B1, FACTORS},
+    {KEY_B2, KEY_SAMPLE_B2, FORM(MULTIPLICATIVE) | FORM(ADDITIVE)},
+    {KEY_MORPH_E, KEY_SAMPLE_MORPH_E, FORM(MORPH)},
+    {KEY_E, KEY_SAMPLE_E, FACTORS | FORM(CHINCHILLA) | FORM(MORPH)},
+    {KEY_A, KEY_SAMPLE_A, FACTORS | FORM(CHINCHILLA) | FORM(MORPH)},
+    {KEY_B, KEY_SAMPLE_B, FACTORS | FORM(CHINCHILLA) | FORM(MORPH)},
+    {KEY_ALPHA, KEY_SAMPLE_ALPHA, FACTORS | FORM(CHINCHILLA) | FORM(MORPH)},
+    {KEY_BETA, KEY_SAMPLE_BETA, FACTORS | FORM(CHINCHILLA)},
 };
 #undef FORM
 enum { N_COEFFICIENTS = sizeof coefficients / sizeof *coefficients };
@@ -465,6 +469,34 @@ void check_coefficients(struct check *c, struct decl *d)
     text_free(&t);
 }
 
+/* Every list refits a number that the law itself has, and sample i is item i of all of them. */
+void check_samples(struct check *c, struct decl *d)
+{
+    const struct setting *first = NULL;
+    for (int i = 0; i < N_COEFFICIENTS; i++) {
+        const struct setting *s = d->own[coefficients[i].sample];
+        const struct key_info *k = key_infos + coefficients[i].key;
+        if (!s)
+            continue;
+        if (!d->all[coefficients[i].key]) {
+            struct diag *g = rule_fail(c, d, RULE_SAMPLE_WITHOUT_VALUE, s->at,
+                                       "samples of %s, but the law '%s' gives no %s", k->name,
+                                       d->name, k->name);
+            diag_help(c->diags, g, "add it in '%s { ... }', or delete the samples",
+                      block_infos[k->block].word);
+        } else if (first && s->n_list != first->n_list) {
+            const char *first_name = key_infos[first->key].name;
+            struct diag *g = rule_fail(c, d, RULE_SAMPLE_LENGTHS, s->value_at,
+                                       "the lists of %s and %s differ in length: %d and %d",
+                                       first_name, k->name, first->n_list, s->n_list);
+            diag_note(c->diags, g, &first->at, "%s is here", first_name);
+            diag_help(c->diags, g,
+                      "a sample is one refit of the whole law: all lists have one length");
+        }
+        first = first ? first : s;
+    }
+}
+
 void check_unused(struct check *c, struct decl *d)
 {
     for (int i = 0; i < N_COEFFICIENTS; i++) {
@@ -485,8 +517,9 @@ void check_u_shape(struct check *c, struct decl *d)
     if (c->law->form != LAW_MULTIPLICATIVE && c->law->form != LAW_ADDITIVE)
         return;
     for (int i = 0; i < 4; i++) {
-        const struct setting *s = d->own[slopes[i]];
-        if (!s || s->number > 0)
+        const struct setting *s = d->own[slopes[i]], *other = d->own[slopes[i ^ 1]];
+        bool constant = s && other && s->number == 0 && other->number == 0; /* and says so */
+        if (!s || s->number > 0 || constant)
             continue;
         bool width = key_infos[s->key].block == BLOCK_WIDTH;
         struct diag *g = rule_fail(c, d, RULE_NOT_U_SHAPED, s->value_at,

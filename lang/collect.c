@@ -18,7 +18,9 @@ typedef struct train_spec struct_TRAIN;
 typedef struct serve_spec struct_SERVE;
 typedef struct law struct_LAW, struct_CHINCHILLA, struct_WIDTH, struct_RATIO, struct_FITTED,
     struct_MORPH;
+typedef struct law_sample struct_SAMPLES;
 typedef struct device struct_DEVICE, struct_EFFICIENCY;
+typedef struct study_spec struct_STUDY;
 #define none name /* keys that fill nothing need some member to point at */
 const struct key_info key_infos[KEY_COUNT] = {
 #define KEY(id, block, name, type, unit, lo, hi, field, say)                                       \
@@ -343,7 +345,7 @@ static void unknown_block(struct check *c, struct decl *d, enum block block,
     if (near.best)
         diag_help(c->diags, g, "did you mean '%s'?", near.best);
     else if (block == BLOCK_FILE)
-        diag_help(c->diags, g, "a file holds model, law, device, train and serve blocks");
+        diag_help(c->diags, g, "a file holds model, law, device, study, train and serve blocks");
     else
         diag_help(c->diags, g, "an entry is written '%s = value'", i->word);
 }

@@ -232,6 +232,19 @@ static void model(FILE *out, const struct spec *s, const struct model_spec *m)
         goal(out, s, m->goals + i);
 }
 
+/* What the law does not have is left out, as in the law itself. */
+static void sample(FILE *out, const struct law_sample *s)
+{
+    const double values[] = {s->E,    s->A,    s->B,    s->alpha, s->beta, s->a[0],
+                             s->a[1], s->a[2], s->b[0], s->b[1],  s->b[2], s->morph_e};
+    char buffer[32];
+    fputs("  sample", out);
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+        if (!isnan(values[i]))
+            fprintf(out, " %s", number_text(buffer, values[i]));
+    fputc('\n', out);
+}
+
 static void law(FILE *out, const struct spec *s, const struct law *l)
 {
     fprintf(out, "law %s\n  form %s\n", l->name, law_form_names[l->form]);
@@ -262,6 +275,8 @@ static void law(FILE *out, const struct spec *s, const struct law *l)
     };
     for (size_t i = 0; i < sizeof facts / sizeof *facts; i++)
         real(out, facts[i].name, facts[i].value);
+    for (int i = 0; i < l->n_samples; i++)
+        sample(out, l->samples + i);
     if (l->observe_model >= 0) {
         fprintf(out, "  observe %s\n", s->models[l->observe_model].name);
         real(out, "observe.loss", l->observe_loss);
@@ -289,6 +304,47 @@ static bool is_builtin(const struct spec *s, struct span at)
     return (int)at.source < s->n_sources && !strcmp(s->sources[at.source].path, PRELUDE_PATH);
 }
 
+static void numbers(FILE *out, const char *name, const struct numbers *v)
+{
+    char n[32];
+    if (v->n == 0)
+        return;
+    fprintf(out, "  %s [", name);
+    for (int i = 0; i < v->n; i++)
+        fprintf(out, "%s%s", i ? ", " : "", number_text(n, v->at[i]));
+    fputs("]\n", out);
+}
+
+/* A path without the directory of the study's file, wherever that is. */
+static const char *from_file(const struct spec *s, const struct study_spec *v, const char *path)
+{
+    const char *file = s->sources[v->at.source].path, *slash = strrchr(file, '/');
+    size_t n = slash ? (size_t)(slash - file) + 1 : 0;
+    return strncmp(file, path, n) == 0 ? path + n : path;
+}
+
+static void study(FILE *out, const struct spec *s, const struct study_spec *v)
+{
+    fprintf(out, "study %s\n  data %s\n", v->name, from_file(s, v, v->data));
+    if (v->validation)
+        fprintf(out, "  validation %s\n", from_file(s, v, v->validation));
+    else
+        real(out, "held_out", v->held_out);
+    numbers(out, "sizes", &v->sizes);
+    real(out, "tolerance", v->tolerance);
+    real(out, "tokens_per_param", v->tokens_per_param);
+    fprintf(out, "  layers %d\n  head_dim %d\n  gqa %d\n", v->layers, v->head_dim, v->gqa);
+    numbers(out, "width", &v->width);
+    numbers(out, "d_model", &v->d_model);
+    numbers(out, "r", &v->r);
+    numbers(out, "groups", &v->groups);
+    fprintf(out, "  d_model_step %d\n  d_ff_step %d\n  seeds %d\n", v->d_model_step, v->d_ff_step,
+            v->seeds);
+    real(out, "lr_exponent", v->lr_exponent);
+    train(out, s, &v->train);
+    serve(out, s, &v->serve);
+}
+
 /* Built-in laws and devices are left out: they are the same for every file. */
 void emit_spec(const struct spec *s, FILE *out)
 {
@@ -300,4 +356,6 @@ void emit_spec(const struct spec *s, FILE *out)
             device(out, s->devices + i);
     for (int i = 0; i < s->n_models; i++)
         model(out, s, s->models + i);
+    for (int i = 0; i < s->n_studies; i++)
+        study(out, s, s->studies + i);
 }

@@ -21,7 +21,8 @@ enum {
     MAX_NESTING = 32,  /* brackets inside brackets */
     MAX_EXPR = 100,    /* operations of one expression */
     MAX_GOALS = 32,    /* of one model, inherited ones included */
-    MAX_LIST = 1024,   /* items of a list */
+    MAX_LIST = 10000,  /* items of a list: refits of a law */
+    MAX_CHOICES = 1024, /* of a knob */
     MAX_DECLS = 500,   /* models, laws and devices of one compilation */
     MAX_SOURCES = 128, /* files of one compilation */
     MAX_SOURCE_BYTES = 1 << 20,
@@ -248,7 +249,16 @@ enum block {
     BLOCK_COUNT
 };
 /* The struct of lang.h that a block's keys fill. */
-enum fills { FILLS_NONE, FILLS_MODEL, FILLS_TRAIN, FILLS_SERVE, FILLS_LAW, FILLS_DEVICE };
+enum fills {
+    FILLS_NONE,
+    FILLS_MODEL,
+    FILLS_TRAIN,
+    FILLS_SERVE,
+    FILLS_LAW,
+    FILLS_SAMPLES, /* one struct law_sample for each item of its lists */
+    FILLS_DEVICE,
+    FILLS_STUDY
+};
 struct block_info {
     const char *word;
     unsigned inside; /* bits of enum block */
@@ -274,8 +284,12 @@ enum key_type {
     TYPE_DEVICE, /* int */
     TYPE_DTYPE,
     TYPE_FORM,
-    TYPE_FAMILY, /* fills nothing */
-    TYPE_TEXT    /* fills nothing */
+    TYPE_SAMPLES, /* a list of doubles, one for each sample */
+    TYPE_LIST,    /* struct numbers */
+    TYPE_COUNTS,  /* struct numbers, whole ones */
+    TYPE_PATH,    /* const char *, from the directory of the file that says it */
+    TYPE_FAMILY,  /* fills nothing */
+    TYPE_TEXT     /* fills nothing */
 };
 struct key_info {
     enum block block;
@@ -306,8 +320,10 @@ struct setting {
     double number, tolerance;
     struct domain domain;
     double lo, hi;
+    const double *list; /* TYPE_SAMPLES, TYPE_LIST, TYPE_COUNTS: n_list numbers */
+    int n_list;
     int choice;
-    const char *name;          /* TYPE_LAW, TYPE_DEVICE */
+    const char *name;          /* TYPE_LAW, TYPE_DEVICE, TYPE_PATH */
     const struct decl *target; /* what the name means; NULL: unknown */
 };
 
@@ -331,7 +347,7 @@ struct decl {
     const struct decl *observed;
     unsigned broken;
     bool linked;
-    int index; /* in spec.models, .laws or .devices */
+    int index; /* in spec.models, .laws, .devices or .studies */
     struct decl *next, *bucket;
 };
 
@@ -355,6 +371,7 @@ struct check {
     const struct model_spec *model;
     const struct law *law;
     const struct device *device;
+    const struct study_spec *study;
     struct walk walk;
 };
 
@@ -400,13 +417,14 @@ double observe_value(struct check *c, struct decl *d);
  * ------------------------------------------------------------------------ */
 
 void run_rules(struct check *c);
-/* The rules themselves; c->model, c->law or c->device is the subject, built. */
+/* The rules themselves; c->model, c->law, c->device or c->study is the subject, built. */
 typedef void rule_check(struct check *c, struct decl *d);
 rule_check check_empty_file, check_no_model, check_vocab, check_layers, check_head_dim,
     check_enough_facts, check_unset_width, check_heads_multiple, check_contradictions,
     check_unbounded, check_rope_scaling, check_context, check_rates, check_goal_cycle,
     check_constant_goals, check_odd_objective, check_goal_needs_law, check_goal_needs_tokens,
     check_goal_needs_device, check_base_cycle, check_form, check_coefficients, check_unused,
-    check_u_shape, check_device_rates, check_cache_pair;
+    check_u_shape, check_samples, check_device_rates, check_cache_pair,
+    check_study_facts, check_study_grid, check_study_sizes, check_study_heads, check_study_unused;
 
 #endif

@@ -166,6 +166,10 @@ struct goal {
 /* A conditional scaling law as data; law/law.h evaluates it. NaN marks a number not given. */
 enum law_form { LAW_CHINCHILLA, LAW_MULTIPLICATIVE, LAW_ADDITIVE, LAW_JOINT, LAW_MORPH };
 extern const char *const law_form_names[];
+/* One bootstrap refit of a law: the coefficients that take the place of the law's own. */
+struct law_sample {
+    double E, A, B, alpha, beta, a[3], b[3], morph_e;
+};
 struct law {
     const char *name;
     enum law_form form;
@@ -176,6 +180,8 @@ struct law {
     int observe_model;           /* index into spec.models whose loss was observed, or -1 */
     double observe_loss;
     int base; /* index into spec.laws whose Chinchilla coefficients are taken, or -1: its own */
+    const struct law_sample *samples; /* n_samples, equally likely; how sure the fit is */
+    int n_samples;                    /* 0: not known */
     struct span at;
 };
 
@@ -214,6 +220,34 @@ struct serve_spec {
     struct span at;
 };
 
+/* Distinct and ascending; n 0: not given. */
+struct numbers {
+    const double *at;
+    int n;
+};
+
+/* Runs to make and a law to fit to them. The last size is predicted from the others, then trained.
+ * The vocabulary is bytes. */
+struct study_spec {
+    const char *name;
+    struct span at;
+    const char *data, *validation; /* paths from here; NULL: not given */
+    double held_out;               /* share of `data` at its end, where `validation` is not given */
+    struct numbers sizes;          /* N: matrices only */
+    double tolerance;              /* of N, as a fraction */
+    double tokens_per_param;
+    int layers, head_dim, gqa; /* the same in every shape of the grid; 0: not given */
+    struct numbers width;      /* x = d_model / sqrt(N); or */
+    struct numbers d_model;    /* the same at every size */
+    struct numbers r;
+    struct numbers groups; /* gqa to try at the best shape */
+    int d_model_step, d_ff_step;
+    int seeds;          /* runs of the centre of each grid and of the last size's models */
+    double lr_exponent; /* peak learning rate: train.lr (N / smallest size)^lr_exponent */
+    struct train_spec train;
+    struct serve_spec serve;
+};
+
 struct rope_spec {
     double theta;
     double factor; /* 0: no scaling; llama3 scaling otherwise */
@@ -246,6 +280,9 @@ struct spec {
     int n_laws;
     const struct device *devices;
     int n_devices;
+    const struct study_spec *studies;
+    int n_studies;
+    int main_study; /* the last study declared in file 0; -1 where it declares none */
 };
 
 /* Reads `path` and all it imports (relative to the importing file), parses and checks.
@@ -258,6 +295,7 @@ bool spec_read(struct arena *a, const char *path, const char *prelude, struct di
 bool spec_parse(struct arena *a, const char *path, const char *text, size_t length,
                 const char *prelude, struct diags *d, struct spec *out);
 int spec_find_model(const struct spec *s, const char *name); /* -1: none */
+int spec_find_study(const struct spec *s, const char *name);
 /* Stage printers behind --emit=tokens,ast,spec. They print what they can of a broken file. */
 void emit_tokens(struct arena *a, const char *path, struct diags *d, FILE *out);
 void emit_ast(struct arena *a, const char *path, struct diags *d, FILE *out);

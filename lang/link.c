@@ -10,6 +10,7 @@ static enum rule unknown_rule(enum block kind)
 {
     return kind == BLOCK_LAW      ? RULE_UNKNOWN_LAW
            : kind == BLOCK_DEVICE ? RULE_UNKNOWN_DEVICE
+           : kind == BLOCK_STUDY  ? RULE_UNKNOWN_STUDY
                                   : RULE_UNKNOWN_MODEL;
 }
 
@@ -84,11 +85,27 @@ static void inherit_goals(struct check *c, struct decl *d)
     d->n_goals = n;
 }
 
+/* Samples belong to the numbers that they were drawn with: who changes one of these starts without
+ * samples. */
+static void drop_samples(struct decl *d)
+{
+    bool own = d->own[KEY_FORM] || d->own[KEY_BASE];
+    for (int k = 0; k < KEY_COUNT; k++) {
+        enum block b = key_infos[k].block;
+        own |= d->own[k] && (b == BLOCK_CHINCHILLA || b == BLOCK_WIDTH || b == BLOCK_RATIO ||
+                             b == BLOCK_MORPH || b == BLOCK_SAMPLES);
+    }
+    for (int k = 0; own && k < KEY_COUNT; k++)
+        if (key_infos[k].type == TYPE_SAMPLES)
+            d->all[k] = d->own[k];
+}
+
 static void inherit(struct check *c, struct decl *d)
 {
     const struct decl *p = d->parent;
     for (int k = 0; k < KEY_COUNT; k++)
         d->all[k] = d->own[k] ? d->own[k] : p ? p->all[k] : NULL;
+    drop_samples(d);
     d->linked = true;
     if (!p)
         return;
@@ -179,7 +196,7 @@ void link_decls(struct check *c)
     for (struct decl *d = c->first; d; d = d->next) {
         link_observed(c, d);
         bool seen[MAX_SOURCES] = {false};
-        if (d->kind != BLOCK_MODEL)
+        if (d->kind != BLOCK_MODEL && d->kind != BLOCK_STUDY)
             continue;
         file_wide(c, d->source, seen, d);
         file_wide(c, 0, seen, d);

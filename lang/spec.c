@@ -46,6 +46,14 @@ int spec_find_model(const struct spec *s, const char *name)
     return -1;
 }
 
+int spec_find_study(const struct spec *s, const char *name)
+{
+    for (int i = 0; i < s->n_studies; i++)
+        if (!strcmp(s->studies[i].name, name))
+            return i;
+    return -1;
+}
+
 /* ---- filling structs --------------------------------------------------------------------------
  */
 
@@ -90,6 +98,14 @@ static void fill(char *base, const struct setting *s)
     case TYPE_FORM:
         *(enum law_form *)field = (enum law_form)s->choice;
         break;
+    case TYPE_LIST:
+    case TYPE_COUNTS:
+        *(struct numbers *)field = (struct numbers){s->list, s->n_list};
+        break;
+    case TYPE_PATH:
+        *(const char **)field = s->name;
+        break;
+    case TYPE_SAMPLES: /* build_samples */
     case TYPE_FAMILY:
     case TYPE_TEXT:
         break;
@@ -117,6 +133,19 @@ static int larger(int a, int b)
     return a > b ? a : b;
 }
 
+static const struct train_spec usual_training = {.tokens = NAN,
+                                                 .law = -1,
+                                                 .device = -1,
+                                                 .accumulate = 1,
+                                                 .lr = 1e-3,
+                                                 .warmup = 100,
+                                                 .weight_decay = 0.1,
+                                                 .clip = 1,
+                                                 .beta1 = 0.9,
+                                                 .beta2 = 0.95};
+static const struct serve_spec usual_serving = {
+    .device = -1, .batch = 1, .prompt = 512, .generate = 128};
+
 static void default_context(const struct decl *d, struct model_spec *m)
 {
     if (!d->all[KEY_CONTEXT])
@@ -139,17 +168,8 @@ static void build_model(struct check *c, struct decl *d, struct model_spec *m)
     *m = (struct model_spec){.name = d->name, .at = d->at, .norm_eps = 1e-5};
     m->params_at = d->at;
     m->rope.theta = 10000;
-    m->train = (struct train_spec){.tokens = NAN,
-                                   .law = -1,
-                                   .device = -1,
-                                   .accumulate = 1,
-                                   .lr = 1e-3,
-                                   .warmup = 100,
-                                   .weight_decay = 0.1,
-                                   .clip = 1,
-                                   .beta1 = 0.9,
-                                   .beta2 = 0.95};
-    m->serve = (struct serve_spec){.device = -1, .batch = 1, .prompt = 512, .generate = 128};
+    m->train = usual_training;
+    m->serve = usual_serving;
     if (d->all[KEY_FACTOR] || d->all[KEY_ORIGINAL]) {
         m->rope.low = 1;
         m->rope.high = 4;
@@ -166,6 +186,39 @@ static void build_model(struct check *c, struct decl *d, struct model_spec *m)
             m->knobs[k].at = d->at;
 }
 
+/* What no list names keeps the law's own value. Lists of different lengths are reported by a rule;
+ * until then only what all of them have counts. */
+static void build_samples(struct check *c, const struct decl *d, struct law *l)
+{
+    int n = 0;
+    bool any = false;
+    for (int k = 0; k < KEY_COUNT; k++)
+        if (key_infos[k].type == TYPE_SAMPLES && d->all[k]) {
+            n = any && n < d->all[k]->n_list ? n : d->all[k]->n_list;
+            any = true;
+        }
+    if (n == 0)
+        return;
+    struct law_sample own = {.E = l->E,
+                             .A = l->A,
+                             .B = l->B,
+                             .alpha = l->alpha,
+                             .beta = l->beta,
+                             .a = {l->a[0], l->a[1], l->a[2]},
+                             .b = {l->b[0], l->b[1], l->b[2]},
+                             .morph_e = l->morph_e};
+    struct law_sample *samples = arena_alloc(c->arena, (size_t)n * sizeof *samples);
+    for (int i = 0; i < n; i++) {
+        samples[i] = own;
+        for (int k = 0; k < KEY_COUNT; k++)
+            if (key_infos[k].type == TYPE_SAMPLES && d->all[k])
+                *(double *)(void *)((char *)(samples + i) + key_infos[k].offset) =
+                    d->all[k]->list[i];
+    }
+    l->samples = samples;
+    l->n_samples = n;
+}
+
 static void build_law(struct check *c, struct decl *d, struct law *l)
 {
     *l = (struct law){.name = d->name, .at = d->at, .base = -1, .observe_model = -1};
@@ -174,6 +227,7 @@ static void build_law(struct check *c, struct decl *d, struct law *l)
     for (int i = 0; i < 3; i++)
         l->a[i] = l->b[i] = NAN;
     fill_all(d, FILLS_LAW, l);
+    build_samples(c, d, l);
     if (!d->observe)
         return;
     l->observe_loss = observe_value(c, d);
@@ -188,6 +242,39 @@ static void build_device(struct decl *d, struct device *v)
     fill_all(d, FILLS_DEVICE, v);
     bool measured = d->all[KEY_FP32] || d->all[KEY_BF16] || d->all[KEY_MEMORY_BANDWIDTH];
     v->is_host = !strcmp(d->name, "host") && !measured;
+}
+
+/* `name` as the file that says it means it. */
+static const char *path_from(struct check *c, const struct setting *s)
+{
+    if (!s || !s->name || s->name[0] == '/')
+        return s ? s->name : NULL;
+    const char *file = c->program->sources[s->value_at.source].path, *slash = strrchr(file, '/');
+    return slash ? arena_printf(c->arena, "%.*s/%s", (int)(slash - file), file, s->name) : s->name;
+}
+
+static void build_study(struct check *c, struct decl *d, struct study_spec *s)
+{
+    *s = (struct study_spec){.name = d->name,
+                             .at = d->at,
+                             .held_out = 0.05,
+                             .tolerance = 0.02,
+                             .tokens_per_param = 20,
+                             .gqa = 4,
+                             .d_model_step = 8,
+                             .d_ff_step = 8,
+                             .seeds = 1,
+                             .lr_exponent = -1.0 / 3,
+                             .train = usual_training,
+                             .serve = usual_serving};
+    fill_all(d, FILLS_STUDY, s);
+    fill_all(d, FILLS_TRAIN, &s->train);
+    fill_all(d, FILLS_SERVE, &s->serve);
+    s->train.at = group_span(d, FILLS_TRAIN);
+    s->serve.at = group_span(d, FILLS_SERVE);
+    default_types(c, d, &s->serve);
+    s->data = path_from(c, d->all[KEY_STUDY_DATA]);
+    s->validation = path_from(c, d->all[KEY_STUDY_VALIDATION]);
 }
 
 static int count(struct check *c, enum block kind)
@@ -208,6 +295,9 @@ static void build_all(struct check *c)
     struct model_spec *models = arena_alloc(c->arena, (size_t)(s->n_models + 1) * sizeof *models);
     struct law *laws = arena_alloc(c->arena, (size_t)(s->n_laws + 1) * sizeof *laws);
     struct device *devices = arena_alloc(c->arena, (size_t)(s->n_devices + 1) * sizeof *devices);
+    s->n_studies = count(c, BLOCK_STUDY);
+    struct study_spec *studies = arena_alloc(c->arena, (size_t)(s->n_studies + 1) * sizeof *studies);
+    s->studies = studies;
     s->models = models;
     s->laws = laws;
     s->devices = devices;
@@ -217,6 +307,11 @@ static void build_all(struct check *c)
     for (struct decl *d = c->first; d; d = d->next) {
         if (d->kind == BLOCK_LAW)
             build_law(c, d, laws + d->index);
+        if (d->kind == BLOCK_STUDY) {
+            build_study(c, d, studies + d->index);
+            if (d->source == 0)
+                s->main_study = d->index;
+        }
         if (d->kind != BLOCK_MODEL)
             continue;
         build_model(c, d, models + d->index);
@@ -237,7 +332,7 @@ static bool read_spec(struct arena *a, const char *path, const char *text, size_
     int errors = d->errors;
     *p = (struct program){.arena = a, .diags = d};
     *c = (struct check){.arena = a, .diags = d, .program = p, .spec = out};
-    *out = (struct spec){.main_model = -1};
+    *out = (struct spec){.main_model = -1, .main_study = -1};
     if (!program_read(p, path, text, length, prelude))
         return false;
     out->sources = p->sources;

@@ -136,7 +136,8 @@ static bool is_whole(struct reading *r, struct span at, double v)
 
 static bool is_whole_key(const struct key_info *k)
 {
-    return k->type == TYPE_INT || (k->type == TYPE_KNOB && k != key_infos + KEY_R);
+    return k->type == TYPE_INT || k->type == TYPE_COUNTS ||
+           (k->type == TYPE_KNOB && k != key_infos + KEY_R);
 }
 
 /* A number of this key's unit within its bounds, whole where the key asks for it. */
@@ -259,6 +260,12 @@ static bool knob_list(struct reading *r, const struct ast_value *v)
 {
     struct domain *d = &r->out->domain;
     double *list = arena_alloc(r->c->arena, (size_t)(v->n_items + 1) * sizeof *list);
+    if (v->n_items > MAX_CHOICES) {
+        struct diag *g = rule_fail(r->c, r->decl, RULE_TOO_MANY, v->at,
+                                   "'%s' has more than %d values", r->info->name, MAX_CHOICES);
+        diag_help(r->c->diags, g, "write a range: 'free LO..HI step S'");
+        return false;
+    }
     if (v->n_items == 0) {
         struct diag *g = rule_fail(r->c, r->decl, RULE_EMPTY_DOMAIN, v->at, "an empty list");
         diag_help(r->c->diags, g, "name the values: '%s = free [A, B]'", r->info->name);
@@ -443,6 +450,55 @@ static bool read_name(struct reading *r, const struct ast_value *v)
     return r->out->name != NULL;
 }
 
+static bool read_samples(struct reading *r, const struct ast_value *v)
+{
+    double *list = arena_alloc(r->c->arena, (size_t)(v->n_items + 1) * sizeof *list);
+    if (!single(r, v))
+        return false;
+    if (v->kind != AST_LIST)
+        return wrong_type(r, v->at, "a list of numbers");
+    if (v->n_items == 0) {
+        struct diag *g = rule_fail(r->c, r->decl, RULE_EMPTY_DOMAIN, v->at, "an empty list");
+        diag_help(r->c->diags, g, "leave '%s' out where there are no samples", r->info->name);
+        return false;
+    }
+    for (const struct ast_value *i = v->items; i; i = i->next) {
+        if (i->kind != AST_EXPR || i->is_free)
+            return wrong_type(r, i->at, "a list of numbers");
+        if (!number(r, i->lo, list + r->out->n_list))
+            return false;
+        r->out->n_list++;
+    }
+    r->out->list = list;
+    return true;
+}
+
+/* Sorted, each value once. */
+static bool read_list(struct reading *r, const struct ast_value *v)
+{
+    struct domain d = {.n = 0};
+    if (v->kind == AST_LIST && v->n_items == 0) {
+        struct diag *g = rule_fail(r->c, r->decl, RULE_EMPTY_DOMAIN, v->at, "an empty list");
+        diag_help(r->c->diags, g, "for example %s", r->info->say);
+        return false;
+    }
+    if (!read_samples(r, v))
+        return false;
+    double *list = arena_alloc(r->c->arena, (size_t)r->out->n_list * sizeof *list);
+    memcpy(list, r->out->list, (size_t)r->out->n_list * sizeof *list);
+    d.n = r->out->n_list;
+    drop_repeats(r, v, list, &d);
+    r->out->list = list;
+    r->out->n_list = d.n;
+    return true;
+}
+
+static bool read_path(struct reading *r, const struct ast_value *v)
+{
+    r->out->name = v->string;
+    return v->kind == AST_STRING || wrong_type(r, v->at, "a path in quotes");
+}
+
 static bool read_text(struct reading *r, const struct ast_value *v)
 {
     return v->kind == AST_STRING || wrong_type(r, v->at, "a string");
@@ -470,6 +526,13 @@ static bool read_value(struct reading *r, const struct ast_value *v)
         return read_choice(r, v, dtype_names, (int)r->info->hi + 1);
     case TYPE_FORM:
         return read_choice(r, v, law_form_names, N_FORMS);
+    case TYPE_SAMPLES:
+        return read_samples(r, v);
+    case TYPE_LIST:
+    case TYPE_COUNTS:
+        return read_list(r, v);
+    case TYPE_PATH:
+        return read_path(r, v);
     case TYPE_FAMILY:
         return read_family(r, v);
     case TYPE_TEXT:
