@@ -3,8 +3,8 @@
  *   spec_read     text, tokens, ast, checks            lang/
  *   resolve       knobs become integers                law/search.c
  *   plan_build    operations become kernels            codegen/plan.c
- *   emit          kernels become C                     codegen/emit_host.c
- *   build_program C becomes a program                  codegen/build.c
+ *   emit          kernels become C and CUDA            codegen/emit_host.c, emit_cuda.c
+ *   build_program C and CUDA become a program          codegen/build.c, build_cuda.c
  *
  * Only this file prints diagnostics, and only main ends the process. Exit status: 0 done, 1 the
  * spec is wrong, 2 the command line is wrong, 3 no candidate satisfies the requirements, 4 the
@@ -16,9 +16,22 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { STAGE_TOKENS, STAGE_AST, STAGE_SPEC, STAGE_ARCH, STAGE_OPS, STAGE_PLAN, STAGE_C, STAGES };
-static const char *const stage_names[STAGES] = {"tokens", "ast",  "spec", "arch",
-                                                "ops",    "plan", "c"};
+enum {
+    STAGE_TOKENS,
+    STAGE_AST,
+    STAGE_SPEC,
+    STAGE_ARCH,
+    STAGE_OPS,
+    STAGE_PLAN,
+    STAGE_C,
+    STAGE_CUDA,
+    STAGE_LLVM,
+    STAGE_PTX,
+    STAGE_CUBIN,
+    STAGES
+};
+static const char *const stage_names[STAGES] = {
+    "tokens", "ast", "spec", "arch", "ops", "plan", "c", "cuda", "llvm", "ptx", "cubin"};
 
 struct command {
     const char *name, *arguments, *does;
@@ -39,14 +52,18 @@ static const struct command commands[] = {
     {"check", "FILE.arch", "diagnostics only", run_check},
     {"resolve", "FILE.arch [--json]", "the chosen shape, every metric, every requirement's margin",
      run_resolve},
-    {"explain", "FILE.arch", "why: the law around each knob, what binds, the runners-up",
+    {"explain", "FILE.arch [--csv F] [--svg F]", "why: the law around each knob, what binds, the runners-up",
      run_explain},
     {"frontier", "FILE.arch [--csv F] [--svg F]", "the loss/throughput front of the candidates",
      run_frontier},
+    {"report", "FILE.arch [-o F.html]", "all of that as one page, pictures included", run_report},
     {"fmt", "FILE.arch [-o F]", "canonical layout, comments kept", run_fmt},
     {"import", "CONFIG.json [-o F]", "a Hugging Face config becomes a .arch file", run_import},
     {"bench", "FILE.arch [--json] [--svg F]", "specialised kernels against generic ones and BLAS",
      run_bench},
+    {"fit", "RUNS.csv [--form F] [-o F]", "fit a law to training runs; archc fit --help", run_fit},
+    {"study", "FILE.arch [-o DIR] [--dry-run]",
+     "train shapes of a grid, fit a law, train what it chooses, report", run_study},
     {"calibrate", "[-o F]", "measure this machine into a device declaration", run_calibrate},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
@@ -69,19 +86,38 @@ struct option {
 static const struct option options[] = {
     TEXT_OPTION("-o", "PATH", output, "where the result goes (default: the model's name)"),
     TEXT_OPTION("-m", "MODEL", model, "which model of the file (default: its last)"),
-    TEXT_OPTION("--target", "T", target, "host (default) or null: plan and emit nothing"),
-    TEXT_OPTION("--emit", "STAGES", emit, "print tokens,ast,spec,arch,ops,plan,c instead"),
+    TEXT_OPTION("--target", "T", target, "host (default), sm_80, sm_90,..: with CUDA; null: the plan alone"),
+    TEXT_OPTION("--emit", "STAGES", emit, "print tokens,ast,spec,arch,ops,plan,c,cuda,llvm,ptx,cubin"),
     TEXT_OPTION("--threads", "N", threads,
                 "threads the program is built for (default: processors)"),
     TEXT_OPTION("--weights", "TYPE", weights,
                 "fp32, bf16 or int8 in inference (default: the spec's)"),
     TEXT_OPTION("--cc", "COMPILER", cc, "C compiler to run (default: clang, else gcc)"),
     TEXT_OPTION("--march", "CPU", march, "processor to compile for (default: native)"),
+    TEXT_OPTION("--device-cc", "COMPILER", device_cc,
+                "of device code: a clang (default: the newest known) or nvcc"),
     TEXT_OPTION("--keep", "DIR", keep, "leave the emitted files in DIR"),
-    TEXT_OPTION("--csv", "F", csv, "frontier: the points"),
-    TEXT_OPTION("--svg", "F", svg, "frontier, bench: the plot"),
+    TEXT_OPTION("--csv", "F", csv, "explain, frontier: the points"),
+    TEXT_OPTION("--svg", "F", svg, "explain, frontier, bench: the plot"),
+    TEXT_OPTION("--measure", "N", measure,
+                "resolve, compile: time the N best candidates here, decide on that"),
     TEXT_OPTION("--phase", "PHASE", phase, "bench: train, prefill or decode only"),
-    TEXT_OPTION("--rounds", "N", rounds, "bench: how often each program runs, in turn (default 3)"),
+    TEXT_OPTION("--rounds", "N", rounds, "bench, --measure: how often each program runs, in turn (default 3)"),
+    TEXT_OPTION("--jobs", "N", jobs, "study: runs at once (default: processors)"),
+    SWITCH("--dry-run", dry_run, "study: list the runs and the time they should take"),
+    TEXT_OPTION("--form", "FORM", form, "fit: multiplicative, additive, joint, chinchilla or morph"),
+    TEXT_OPTION("--l-opt", "L", l_opt, "fit: lowest, curve, or a built-in law"),
+    TEXT_OPTION("--columns", "C=HEADER,..", columns, "fit: which header stands for a column"),
+    TEXT_OPTION("--group", "COLUMN", group, "fit: runs with equal texts there are of one size"),
+    TEXT_OPTION("--where", "C=V", where, "fit: only those runs"),
+    TEXT_OPTION("--holdout", "C=V", holdout, "fit: predict those runs, do not fit them"),
+    TEXT_OPTION("--drop-highest", "N", drop_highest, "fit: leave out the N highest losses"),
+    TEXT_OPTION("--bootstrap", "N", bootstrap, "fit: refits for the intervals (default 1000)"),
+    TEXT_OPTION("--seed", "N", seed, "fit: of the bootstrap (default 1)"),
+    TEXT_OPTION("--date", "TEXT", date, "fit: of the data, for the record"),
+    SWITCH("--all-r", all_r, "fit: keep runs with r outside 0.5..5"),
+    SWITCH("--progressive", progressive, "fit: on the smaller sizes, predict the next"),
+    SWITCH("--compare", compare, "fit: all forms side by side"),
     SWITCH("--generic", generic, "the same kernels with run-time shapes"),
     SWITCH("--json", json, "for programs to read"),
     SWITCH("-v", verbose, "show each tool run and its time"),
@@ -164,17 +200,17 @@ bool parse_count(const char *text, int low, int high, int *out)
 
 /* ---- reading and resolving ---- */
 
-static void print_diags(struct driver *d)
+void driver_print_diags(struct driver *d)
 {
     diags_print(&d->diags, stderr);
     d->diags.first = d->diags.last = NULL;
 }
 
-static int read_spec(struct driver *d)
+int driver_read(struct driver *d)
 {
     bool ok = spec_read(d->arena, d->path, law_prelude, &d->diags, &d->spec);
     if (!ok) {
-        print_diags(d);
+        driver_print_diags(d);
         return STATUS_SPEC;
     }
     d->model_index = d->spec.main_model;
@@ -186,7 +222,7 @@ static int read_spec(struct driver *d)
     return 0;
 }
 
-static int no_model(struct driver *d)
+int driver_no_model(struct driver *d)
 {
     fprintf(stderr, "%s: error: no model is declared\n  help: add `model NAME { ... }`\n", d->path);
     return STATUS_SPEC;
@@ -194,13 +230,14 @@ static int no_model(struct driver *d)
 
 int driver_resolve(struct driver *d)
 {
-    int status = read_spec(d);
+    int status = driver_read(d);
     if (status)
         return status;
     if (d->model_index < 0)
-        return no_model(d);
+        return driver_no_model(d);
     bool ok = resolve(d->arena, &d->spec, d->model_index, &d->diags, &d->resolution);
-    print_diags(d);
+    if (!d->quiet || !ok)
+        driver_print_diags(d);
     if (!ok)
         return STATUS_SPEC;
     if (!d->resolution.found) {
@@ -249,22 +286,25 @@ static const char *source_of(struct driver *d, const struct model_spec *m)
 int driver_plan(struct driver *d)
 {
     const struct model_spec *m = d->resolution.model;
-    const struct target *target = target_find(d->target ? d->target : "host");
-    const char *why = NULL;
-    if (!target)
-        return wrong_usage("unknown target", d->target);
+    const char *why = NULL, *host;
     struct build_options o;
-    int status = set_options(d, m, &o);
+    int status = driver_targets(d, &host);
+    if (!status)
+        status = set_options(d, m, &o);
     if (status)
         return status;
+    const struct target *target = target_find(host);
+    o.cuda = d->cuda.n > 0;
     d->plan = arena_alloc(d->arena, sizeof *d->plan);
     if (!plan_build(d->arena, &d->resolution.best.arch, target, &o, d->plan, &why) ||
         !plan_verify(d->plan, &why)) {
         fprintf(stderr, "archc: the plan of %s is wrong: %s\n", m->name, why);
         return STATUS_WORLD;
     }
-    target->emit(d->plan, m, source_of(d, m), &d->files);
-    return 0;
+    const char *source = source_of(d, m);
+    d->files.n = 0;
+    target->emit(d->plan, m, source, &d->files);
+    return o.cuda ? driver_plan_cuda(d, &o, source) : 0;
 }
 
 /* Tokens a second that the cost model expects of this machine. */
@@ -294,7 +334,7 @@ static void predict(struct driver *d, double tokens_per_second[3])
     tokens_per_second[2] = 1 / cost_list(&host, &l[PHASE_DECODE], &decode);
 }
 
-static const char *default_compiler(void)
+const char *default_compiler(void)
 {
     const char *path = getenv("PATH");
     for (; path && *path; path += strcspn(path, ":"), path += *path == ':') {
@@ -311,7 +351,9 @@ int driver_build(struct driver *d, const char *output)
     struct tools tools = {.cc = d->cc ? d->cc : default_compiler(),
                           .march = d->march ? d->march : "native",
                           .verbose = d->verbose,
-                          .keep = d->keep};
+                          .keep = d->keep,
+                          .device_cc = d->device_cc,
+                          .cuda = &d->cuda};
     struct text why = {0};
     double predicted[3];
     predict(d, predicted);
@@ -333,7 +375,9 @@ static int parse_stages(const char *list, bool wanted[STAGES])
                (strlen(stage_names[stage]) != n || strncmp(stage_names[stage], at, n) != 0))
             stage++;
         if (stage == STAGES)
-            return wrong_usage("--emit knows tokens, ast, spec, arch, ops, plan and c, not", at);
+            return wrong_usage("--emit knows tokens, ast, spec, arch, ops, plan, c, cuda, llvm, ptx "
+                               "and cubin, not",
+                               at);
         wanted[stage] = true;
         at += n;
         at += *at == ',';
@@ -341,7 +385,8 @@ static int parse_stages(const char *list, bool wanted[STAGES])
     return 0;
 }
 
-static int emit_c(struct driver *d)
+/* The host's files, or those of the CUDA side. */
+static int emit_c(struct driver *d, bool cuda)
 {
     if (d->output) {
         struct text why = {0};
@@ -352,7 +397,8 @@ static int emit_c(struct driver *d)
         return ok ? 0 : STATUS_WORLD;
     }
     for (int i = 0; i < d->files.n; i++)
-        printf("/* ==== %s ==== */\n%s\n", d->files.files[i].name, d->files.files[i].text.at);
+        if (d->files.files[i].cuda == cuda)
+            printf("/* ==== %s ==== */\n%s\n", d->files.files[i].name, d->files.files[i].text.at);
     return 0;
 }
 
@@ -367,14 +413,18 @@ static int run_emit(struct driver *d)
     if (wanted[STAGE_AST])
         emit_ast(d->arena, d->path, &d->diags, stdout);
     if (d->diags.errors) {
-        print_diags(d);
+        driver_print_diags(d);
         return STATUS_SPEC;
     }
-    bool later = wanted[STAGE_ARCH] || wanted[STAGE_OPS] || wanted[STAGE_PLAN] || wanted[STAGE_C];
+    bool device = wanted[STAGE_LLVM] || wanted[STAGE_PTX] || wanted[STAGE_CUBIN];
+    bool plan = wanted[STAGE_OPS] || wanted[STAGE_PLAN] || wanted[STAGE_C] || wanted[STAGE_CUDA];
+    bool later = wanted[STAGE_ARCH] || plan || device;
+    if (!d->target && (wanted[STAGE_CUDA] || device))
+        d->target = "sm_90";
     if (wanted[STAGE_SPEC] && !later) {
-        status = read_spec(d);
+        status = driver_read(d);
         if (!status) {
-            print_diags(d);
+            driver_print_diags(d);
             emit_spec(&d->spec, stdout);
         }
         return status;
@@ -388,7 +438,7 @@ static int run_emit(struct driver *d)
         emit_spec(&d->spec, stdout);
     if (wanted[STAGE_ARCH])
         arch_print(&d->resolution.best.arch, stdout);
-    if (!wanted[STAGE_OPS] && !wanted[STAGE_PLAN] && !wanted[STAGE_C])
+    if (!plan && !device)
         return 0;
     status = driver_plan(d);
     if (status)
@@ -397,7 +447,16 @@ static int run_emit(struct driver *d)
         ops_print(&d->plan->lists[phase], stdout);
     if (wanted[STAGE_PLAN])
         plan_print(d->plan, stdout);
-    return wanted[STAGE_C] ? emit_c(d) : 0;
+    if (wanted[STAGE_PLAN] && d->cuda_plan)
+        plan_print(d->cuda_plan, stdout);
+    if (wanted[STAGE_C])
+        status = emit_c(d, false);
+    if (!status && wanted[STAGE_CUDA])
+        status = emit_c(d, true);
+    for (int stage = STAGE_LLVM; !status && stage <= STAGE_CUBIN; stage++)
+        if (wanted[stage])
+            status = driver_emit_device(d, (enum device_stage)(stage - STAGE_LLVM));
+    return status;
 }
 
 /* ---- commands ---- */
@@ -407,39 +466,49 @@ static int run_compile(struct driver *d)
     if (d->emit)
         return run_emit(d);
     int status = driver_resolve(d);
+    if (!status && d->measure)
+        status = driver_measure(d);
     if (!status)
         status = driver_plan(d);
     if (status || !d->plan->target->builds)
-        return status;
+        return status; /* `null`, and nothing to run CUDA with */
     return driver_build(d, d->output ? d->output : d->resolution.model->name);
 }
 
 static int run_check(struct driver *d)
 {
-    int status = read_spec(d);
+    int status = driver_read(d);
     if (status)
         return status;
     int warnings = d->diags.warnings;
-    print_diags(d);
+    driver_print_diags(d);
     int models = 0;
     for (int i = 0; i < d->spec.n_models; i++)
         models += d->spec.models[i].at.source == 0;
-    printf("%s: %d model%s, %d warning%s\n", d->path, models, models == 1 ? "" : "s", warnings,
-           warnings == 1 ? "" : "s");
+    int studies = d->spec.n_studies;
+    printf("%s: %d model%s, ", d->path, models, models == 1 ? "" : "s");
+    if (studies > 0)
+        printf("%d stud%s, ", studies, studies == 1 ? "y" : "ies");
+    printf("%d warning%s\n", warnings, warnings == 1 ? "" : "s");
     return 0;
 }
 
 static int run_resolve(struct driver *d)
 {
-    int status = read_spec(d);
+    int status = driver_read(d);
     if (status)
         return status;
     if (d->model_index < 0)
-        return no_model(d);
+        return driver_no_model(d);
     bool ok = resolve(d->arena, &d->spec, d->model_index, &d->diags, &d->resolution);
-    print_diags(d);
+    driver_print_diags(d);
     if (!ok)
         return STATUS_SPEC;
+    if (d->measure && d->resolution.found) {
+        status = driver_measure(d);
+        if (status)
+            return status;
+    }
     if (d->json)
         resolution_json(&d->resolution, stdout);
     else if (d->resolution.found)
@@ -449,41 +518,32 @@ static int run_resolve(struct driver *d)
     return d->resolution.found ? 0 : STATUS_INFEASIBLE;
 }
 
-static int run_explain(struct driver *d)
-{
-    int status = read_spec(d);
-    if (status)
-        return status;
-    if (d->model_index < 0)
-        return no_model(d);
-    bool found = false;
-    bool ok = explain(d->arena, &d->spec, d->model_index, &d->diags, stdout, &found);
-    print_diags(d);
-    return !ok ? STATUS_SPEC : found ? 0 : STATUS_INFEASIBLE;
-}
-
 static int world(const char *what, const char *path)
 {
     fprintf(stderr, "archc: cannot %s %s: %s\n", what, path, strerror(errno));
     return STATUS_WORLD;
 }
 
-static int run_frontier(struct driver *d)
+/* explain and frontier: text, and the files that were asked for. */
+static int run_drawn(struct driver *d, bool front)
 {
-    int status = read_spec(d);
+    int status = driver_read(d);
     if (status)
         return status;
     if (d->model_index < 0)
-        return no_model(d);
+        return driver_no_model(d);
     FILE *csv = NULL, *svg = NULL;
     if (d->csv && !(csv = fopen(d->csv, "w")))
         return world("write", d->csv);
     if (d->svg && !(svg = fopen(d->svg, "w")))
         return world("write", d->svg);
     const char *why = NULL;
-    bool ok = frontier(d->arena, &d->spec, d->model_index, &d->diags, csv, svg, stdout, &why);
-    print_diags(d);
-    status = !ok ? STATUS_SPEC : why ? STATUS_WORLD : 0;
+    bool found = true;
+    bool ok = front ? frontier(d->arena, &d->spec, d->model_index, &d->diags, csv, svg, stdout, &why)
+                    : explain(d->arena, &d->spec, d->model_index, &d->diags, csv, svg, stdout,
+                              &found, &why);
+    driver_print_diags(d);
+    status = !ok ? STATUS_SPEC : !found ? STATUS_INFEASIBLE : why ? STATUS_WORLD : 0;
     if (why)
         fprintf(stderr, "archc: no plot: %s\n", why);
     if (csv && fclose(csv) != 0)
@@ -491,6 +551,16 @@ static int run_frontier(struct driver *d)
     if (svg && fclose(svg) != 0)
         status = world("write", d->svg);
     return status;
+}
+
+static int run_explain(struct driver *d)
+{
+    return run_drawn(d, false);
+}
+
+static int run_frontier(struct driver *d)
+{
+    return run_drawn(d, true);
 }
 
 static int run_fmt(struct driver *d)
@@ -504,7 +574,7 @@ static int run_fmt(struct driver *d)
             return world("write", part.at);
     }
     bool ok = format_file(d->arena, d->path, &d->diags, out);
-    print_diags(d);
+    driver_print_diags(d);
     int status = ok ? 0 : STATUS_SPEC;
     if (d->output) {
         if (fclose(out) != 0)
@@ -541,7 +611,10 @@ static int run(struct driver *d, int argc, char **argv)
     int i = command ? 2 : 1;
     for (; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            usage(stdout);
+            if (command && command->run == run_fit)
+                fputs(fit_help, stdout);
+            else
+                usage(stdout);
             return 0;
         }
         if (argv[i][0] == '-' && argv[i][1]) {

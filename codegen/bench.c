@@ -77,21 +77,21 @@ static char *read_all(int fd)
     return t.at;
 }
 
-/* The program's `bench --json`. NULL: it failed, and has said why. */
-static json_t *run_program(const char *program, const char *phase)
+/* `bench --json` with more options, NULL at their end. */
+static json_t *run_bench_of(const char *program, const char *const *options, bool quiet)
 {
     int ends[2];
-    char *argv[8] = {(char *)(uintptr_t)program, (char *)"bench", (char *)"--json", NULL};
-    if (phase) {
-        argv[3] = (char *)"--phase";
-        argv[4] = (char *)(uintptr_t)phase;
-    }
+    char *argv[12] = {(char *)(uintptr_t)program, (char *)"bench", (char *)"--json"};
+    for (int i = 0; options[i]; i++)
+        argv[3 + i] = (char *)(uintptr_t)options[i];
     if (pipe(ends) != 0)
         return NULL;
     posix_spawn_file_actions_t files;
     posix_spawn_file_actions_init(&files);
     posix_spawn_file_actions_adddup2(&files, ends[1], 1);
     posix_spawn_file_actions_addclose(&files, ends[0]);
+    if (quiet)
+        posix_spawn_file_actions_addopen(&files, 2, "/dev/null", O_WRONLY, 0);
     pid_t pid = 0;
     int error = posix_spawn(&pid, program, &files, NULL, argv, environ);
     posix_spawn_file_actions_destroy(&files);
@@ -104,6 +104,18 @@ static json_t *run_program(const char *program, const char *phase)
     json_t *result = text ? json_loads(text, 0, NULL) : NULL;
     free(text);
     return result;
+}
+
+struct json_t *bench_program(const char *program, const char *phase)
+{
+    const char *const one[] = {"--phase", phase, NULL}, *const all[] = {NULL};
+    return run_bench_of(program, phase ? one : all, false);
+}
+
+struct json_t *bench_phases(const char *program, const char *phase)
+{
+    const char *const options[] = {"--whole", "--blas", "none", "--phase", phase, NULL};
+    return run_bench_of(program, options, true);
 }
 
 /* ---- combining ---- */
@@ -352,7 +364,7 @@ static int measure(struct driver *d, char program[2][64], int rounds, struct com
             if (isatty(2))
                 fprintf(stderr, "\rround %d of %d: %s ", round + 1, rounds,
                         generic ? "generic    " : "specialised");
-            json_t *result = run_program(program[generic], d->phase);
+            json_t *result = bench_program(program[generic], d->phase);
             if (!result) {
                 fprintf(stderr, "archc: the compiled program could not be measured\n");
                 return STATUS_WORLD;

@@ -3,10 +3,12 @@
  *
  * The compiler is a subprocess. All work happens in a directory of its own; the program appears
  * under its name only when it is whole. */
-#include "codegen.h"
+#include "build.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdlib.h>
@@ -35,8 +37,7 @@ enum { RESOURCES = sizeof resources / sizeof resources[0] };
 
 /* ---- files ---- */
 
-static bool write_file(const char *dir, const char *name, const char *at, size_t n,
-                       struct text *why)
+bool write_file(const char *dir, const char *name, const char *at, size_t n, struct text *why)
 {
     struct text path = {0};
     text_printf(&path, "%s/%s", dir, name);
@@ -63,8 +64,16 @@ bool write_files(const struct emitted_files *files, const char *dir, struct text
     return true;
 }
 
-static bool write_resources(const char *dir, struct text *why)
+bool write_resources(const char *dir, struct text *why)
 {
+    struct text cuda = {0};
+    text_printf(&cuda, "%s/cuda", dir);
+    bool made = mkdir(cuda.at, 0777) == 0 || errno == EEXIST;
+    if (!made)
+        text_printf(why, "cannot make the directory %s: %s", cuda.at, strerror(errno));
+    text_free(&cuda);
+    if (!made)
+        return false;
     for (int i = 0; i < RESOURCES; i++)
         if (!write_file(dir, resources[i].name, resources[i].begin,
                         (size_t)(resources[i].end - resources[i].begin), why))
@@ -72,37 +81,24 @@ static bool write_resources(const char *dir, struct text *why)
     return true;
 }
 
-static void remove_directory(const char *dir, const struct emitted_files *files)
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *at)
 {
-    struct text path = {0};
-    for (int i = 0; i < files->n + RESOURCES; i++) {
-        const char *name = i < files->n ? files->files[i].name : resources[i - files->n].name;
-        for (int k = 0; k < 3; k++) {
-            path.length = 0;
-            text_printf(&path, "%s/%s%s", dir, name, k == 0 ? "" : k == 1 ? ".o" : ".log");
-            unlink(path.at);
-        }
-    }
-    for (int k = 0; k < 2; k++) {
-        path.length = 0;
-        text_printf(&path, "%s/program%s", dir, k ? ".log" : "");
-        unlink(path.at);
-    }
-    text_free(&path);
-    rmdir(dir);
+    (void)st;
+    (void)type;
+    (void)at;
+    return remove(path);
+}
+
+void remove_directory(const char *dir)
+{
+    nftw(dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 /* ---- tools ---- */
 
-enum { MAX_ARGUMENTS = 48 };
-struct command {
-    const char *words[MAX_ARGUMENTS + 1];
-    int n;
-};
-
-static void word(struct command *c, const char *w)
+void word(struct command *c, const char *w)
 {
-    if (c->n < MAX_ARGUMENTS)
+    if (c->n < MAX_WORDS)
         c->words[c->n++] = w;
     c->words[c->n] = NULL;
 }
@@ -114,16 +110,32 @@ static double seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-struct job {
-    pid_t pid;
-    char *log; /* what the tool printed */
-    char *what;
-    double started;
-};
-
-/* Starts the tool in `dir`'s stead: its paths are whole. Output goes to LOG. */
-static bool start(struct job *job, const struct command *c, bool verbose, struct text *why)
+const char *find_tool(struct arena *a, const char *name)
 {
+    if (strchr(name, '/'))
+        return access(name, X_OK) == 0 ? name : NULL;
+    const char *path = getenv("PATH");
+    for (; path && *path; path += strcspn(path, ":"), path += *path == ':') {
+        const char *whole = arena_printf(a, "%.*s/%s", (int)strcspn(path, ":"), path, name);
+        if (access(whole, X_OK) == 0)
+            return whole;
+    }
+    const char *cuda = arena_printf(a, "/usr/local/cuda/bin/%s", name);
+    return access(cuda, X_OK) == 0 ? cuda : NULL;
+}
+
+struct task *add_task(struct tasks *t, const char *dir, const char *name)
+{
+    assert(t->n < MAX_TASKS);
+    struct task *task = &t->list[t->n++];
+    *task = (struct task){.log = arena_printf(t->arena, "%s/%s.log", dir, name)};
+    return task;
+}
+
+/* Starts the command that is due. Its paths are whole; output goes behind what the log has. */
+static bool start(struct task *task, bool verbose, struct text *why)
+{
+    const struct command *c = &task->commands[task->at];
     if (verbose) {
         for (int i = 0; i < c->n; i++)
             fprintf(stderr, "%s%s", i ? " " : "+ ", c->words[i]);
@@ -131,14 +143,14 @@ static bool start(struct job *job, const struct command *c, bool verbose, struct
     }
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, 1, job->log, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    posix_spawn_file_actions_addopen(&actions, 1, task->log, O_WRONLY | O_CREAT | O_TRUNC, 0666);
     posix_spawn_file_actions_adddup2(&actions, 1, 2);
-    job->started = seconds();
+    task->started = seconds();
     int error =
-        posix_spawnp(&job->pid, c->words[0], &actions, NULL, (char **)(void *)c->words, environ);
+        posix_spawnp(&task->pid, c->words[0], &actions, NULL, (char **)(void *)c->words, environ);
     posix_spawn_file_actions_destroy(&actions);
     if (error) {
-        job->pid = 0;
+        task->pid = 0;
         text_printf(why, "cannot run %s: %s; install it, or name another compiler with --cc",
                     c->words[0], strerror(error));
         return false;
@@ -156,35 +168,80 @@ static void add_log(struct text *why, const char *path)
         fclose(f);
 }
 
-/* Waits for a job; its failure goes into `why`, once. */
-static bool finish(struct job *job, bool verbose, struct text *why)
+/* Waits for the task's command; its failure goes into `why`, once. */
+static bool finish(struct task *task, bool verbose, struct text *why)
 {
     int status = 0;
-    while (waitpid(job->pid, &status, 0) < 0 && errno == EINTR)
+    while (waitpid(task->pid, &status, 0) < 0 && errno == EINTR)
         ;
     bool ok = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     if (verbose)
-        fprintf(stderr, "  %s: %.2f s\n", job->what, seconds() - job->started);
+        fprintf(stderr, "  %s %s: %.2f s\n", task->commands[task->at].words[0], task->what,
+                seconds() - task->started);
     if (!ok && why->length == 0) {
-        text_printf(why, "%s failed", job->what);
-        add_log(why, job->log);
+        text_printf(why, "%s %s failed", task->commands[task->at].words[0], task->what);
+        add_log(why, task->log);
     }
-    job->pid = 0;
+    task->pid = 0;
     return ok;
 }
 
-static char *joined(const char *dir, const char *name, const char *suffix)
+/* The running task whose command has ended, or will end first. */
+static struct task *next_to_end(struct tasks *t)
 {
-    struct text t = {0};
-    text_printf(&t, "%s/%s%s", dir, name, suffix);
-    return t.at;
+    struct task *oldest = NULL;
+    siginfo_t ended = {0};
+    waitid(P_ALL, 0, &ended, WEXITED | WNOWAIT);
+    for (int i = 0; i < t->n; i++) {
+        if (t->list[i].pid && t->list[i].pid == ended.si_pid)
+            return &t->list[i];
+        if (t->list[i].pid && !oldest)
+            oldest = &t->list[i];
+    }
+    return oldest; /* it was another child of this process that ended */
+}
+
+/* Ends the task's command and starts its next one. False: it failed, or was the last (*more). */
+static bool advance(struct tasks *t, struct task *task, bool *more, struct text *why)
+{
+    *more = false;
+    if (!finish(task, t->verbose, why))
+        return false;
+    if (task->at == 0 && task->after_first && !task->after_first(task, why))
+        return false;
+    if (++task->at == task->n)
+        return true;
+    *more = start(task, t->verbose, why);
+    return *more;
+}
+
+bool run_tasks(struct tasks *t, struct text *why)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    int at_once = t->jobs > 0 ? t->jobs : processors < 1 ? 1 : (int)processors;
+    int running = 0, next = 0;
+    bool ok = true;
+    while (running > 0 || (ok && next < t->n)) {
+        if (ok && next < t->n && running < at_once) {
+            ok = start(&t->list[next++], t->verbose, why);
+            running += ok;
+            continue;
+        }
+        struct task *task = next_to_end(t);
+        bool more = false;
+        if (ok)
+            ok = advance(t, task, &more, why);
+        else
+            finish(task, t->verbose, why);
+        running -= !more;
+    }
+    return ok;
 }
 
 /* ---- compiling and linking ---- */
 
 /* Kernels say in their vectors what may be reordered; nothing more is allowed to the compiler. */
-static void compile_words(struct command *c, const struct tools *tools, const char *march,
-                          const char *include)
+static void compile_words(struct command *c, const struct tools *tools, const char *march)
 {
     word(c, tools->cc);
     word(c, "-std=gnu11");
@@ -199,101 +256,82 @@ static void compile_words(struct command *c, const struct tools *tools, const ch
     word(c, "-fsanitize=address,undefined");
     word(c, "-fno-sanitize-recover=undefined");
 #endif
-    word(c, include);
 }
 
 struct build {
     const struct emitted_files *files;
     const struct tools *tools;
-    const char *dir;
-    char *march, *include, *predicted[3];
-    struct job jobs[MAX_EMITTED];
+    const char *dir, *march, *predicted[3];
+    struct arena *arena;
 };
 
-static bool start_compile(struct build *b, int i, struct text *why)
+static bool is_inference(const char *name)
 {
-    const char *name = b->files->files[i].name;
-    struct job *job = &b->jobs[i];
-    job->log = joined(b->dir, name, ".log");
-    job->what = joined(b->tools->cc, name, "");
-    char *source = joined(b->dir, name, ""), *object = joined(b->dir, name, ".o");
-    struct command c = {.n = 0};
-    compile_words(&c, b->tools, b->march, b->include);
-    for (int k = 0; k < 3; k++)
-        word(&c, b->predicted[k]);
-    word(&c, "-c");
-    word(&c, source);
-    word(&c, "-o");
-    word(&c, object);
-    bool ok = start(job, &c, b->tools->verbose, why);
-    free(source);
-    free(object);
-    return ok;
+    return strcmp(name, "prefill.c") == 0 || strcmp(name, "decode.c") == 0;
 }
 
-/* The job that has ended, or will end first. */
-static struct job *next_to_end(struct build *b)
+static void add_compile(struct build *b, struct tasks *t, const struct emitted *file)
 {
-    struct job *oldest = NULL;
-    siginfo_t ended = {0};
-    waitid(P_ALL, 0, &ended, WEXITED | WNOWAIT);
-    for (int i = 0; i < b->files->n; i++) {
-        if (b->jobs[i].pid && b->jobs[i].pid == ended.si_pid)
-            return &b->jobs[i];
-        if (b->jobs[i].pid && !oldest)
-            oldest = &b->jobs[i];
+    struct arena *a = b->arena;
+    struct task *task = add_task(t, b->dir, file->name);
+    struct command *c = &task->commands[task->n++];
+    task->what = file->name;
+    compile_words(c, b->tools, b->march);
+    word(c, arena_printf(a, "-I%s", b->dir));
+    if (file->cuda) {
+        word(c, arena_printf(a, "-I%s/cuda", b->dir));
+        word(c, arena_printf(a, "-Wa,-I%s", b->dir)); /* the images */
     }
-    return oldest; /* it was another child of this process that ended */
+    for (int k = 0; k < 3; k++)
+        word(c, b->predicted[k]);
+    if (b->tools->training_only && is_inference(file->name))
+        word(c, "-O0");
+    word(c, "-c");
+    word(c, arena_printf(a, "%s/%s", b->dir, file->name));
+    word(c, "-o");
+    word(c, arena_printf(a, "%s/%s.o", b->dir, file->name));
 }
 
+/* Host and device units beside each other, then what embeds the device's images. */
 static bool compile_all(struct build *b, struct text *why)
 {
-    long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    int at_once = processors < 1 ? 1 : (int)processors, running = 0;
-    bool ok = true;
-    for (int i = 0; i < b->files->n && ok; i++) {
-        if (!b->files->files[i].compile)
-            continue;
-        while (running >= at_once) {
-            ok = finish(next_to_end(b), b->tools->verbose, why) && ok;
-            running--;
-        }
-        if (ok)
-            ok = start_compile(b, i, why);
-        running += ok;
-    }
+    struct tasks t = {
+        .arena = b->arena, .verbose = b->tools->verbose, .jobs = b->tools->jobs};
     for (int i = 0; i < b->files->n; i++)
-        if (b->jobs[i].pid)
-            ok = finish(&b->jobs[i], b->tools->verbose, why) && ok;
-    return ok;
+        if (b->files->files[i].compile && !b->files->files[i].cuda)
+            add_compile(b, &t, &b->files->files[i]);
+    if (b->tools->cuda && b->tools->cuda->n &&
+        !add_device_tasks(&t, b->files, b->tools, DEVICE_CUBIN, true, b->dir, why))
+        return false;
+    if (!run_tasks(&t, why))
+        return false;
+    t.n = 0;
+    for (int i = 0; i < b->files->n; i++)
+        if (b->files->files[i].compile && b->files->files[i].cuda)
+            add_compile(b, &t, &b->files->files[i]);
+    return run_tasks(&t, why);
 }
 
 static bool link_all(struct build *b, const char *program, struct text *why)
 {
-    struct command c = {.n = 0};
-    struct job job = {.log = joined(b->dir, "program", ".log"),
-                      .what = joined("link", "program", "")};
-    char *owned[MAX_EMITTED + 1];
-    int n = 0;
-    word(&c, b->tools->cc);
+    struct tasks t = {.arena = b->arena, .verbose = b->tools->verbose};
+    struct task *task = add_task(&t, b->dir, "program");
+    struct command *c = &task->commands[task->n++];
+    task->what = "program";
+    word(c, b->tools->cc);
 #ifdef ARCHC_SANITIZE
-    word(&c, "-fsanitize=address,undefined");
+    word(c, "-fsanitize=address,undefined");
 #endif
     for (int i = 0; i < b->files->n; i++)
         if (b->files->files[i].compile)
-            word(&c, owned[n++] = joined(b->dir, b->files->files[i].name, ".o"));
-    word(&c, owned[n++] = joined(b->dir, "libarchrt.a", ""));
-    word(&c, "-lm");
-    word(&c, "-lpthread");
-    word(&c, "-ldl");
-    word(&c, "-o");
-    word(&c, program);
-    bool ok = start(&job, &c, b->tools->verbose, why) && finish(&job, b->tools->verbose, why);
-    while (n > 0)
-        free(owned[--n]);
-    free(job.log);
-    free(job.what);
-    return ok;
+            word(c, arena_printf(b->arena, "%s/%s.o", b->dir, b->files->files[i].name));
+    word(c, arena_printf(b->arena, "%s/libarchrt.a", b->dir));
+    word(c, "-lm");
+    word(c, "-lpthread");
+    word(c, "-ldl");
+    word(c, "-o");
+    word(c, program);
+    return run_tasks(&t, why);
 }
 
 /* Copies next to `output` and renames, so that a full disk leaves no half a program. */
@@ -344,30 +382,37 @@ bool build_program(const struct emitted_files *files, const struct tools *tools,
     char *dir = work_directory(tools, why);
     if (!dir)
         return false;
-    struct build b = {.files = files, .tools = tools, .dir = dir};
-    struct text march = {0}, include = {0}, p[3] = {{0}};
-    text_printf(&march, "-march=%s", tools->march);
-    text_printf(&include, "-I%s", dir);
-    b.march = march.at;
-    b.include = include.at;
-    for (int k = 0; k < 3; k++) {
-        text_printf(&p[k], "-DPREDICTED_%s=%.6g", names[k], predicted[k]);
-        b.predicted[k] = p[k].at;
-    }
-    char *program = joined(dir, "program", "");
+    struct build b = {.files = files, .tools = tools, .dir = dir, .arena = arena_new()};
+    b.march = arena_printf(b.arena, "-march=%s", tools->march);
+    for (int k = 0; k < 3; k++)
+        b.predicted[k] = arena_printf(b.arena, "-DPREDICTED_%s=%.6g", names[k], predicted[k]);
+    const char *program = arena_printf(b.arena, "%s/program", dir);
     bool ok = write_files(files, dir, why) && write_resources(dir, why) && compile_all(&b, why) &&
               link_all(&b, program, why) && install(program, output, why);
-    for (int i = 0; i < files->n; i++) {
-        free(b.jobs[i].log);
-        free(b.jobs[i].what);
-    }
     if (!tools->keep)
-        remove_directory(dir, files);
-    for (int k = 0; k < 3; k++)
-        text_free(&p[k]);
-    text_free(&march);
-    text_free(&include);
-    free(program);
+        remove_directory(dir);
+    arena_free(b.arena);
     free(dir);
     return ok;
+}
+
+static uint64_t mix(uint64_t h, const char *at, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ (unsigned char)at[i]) * 1099511628211u;
+    return (h ^ n) * 1099511628211u;
+}
+
+uint64_t build_fingerprint(const struct emitted_files *files, const struct tools *tools)
+{
+    uint64_t h = 14695981039346656037u;
+    for (int i = 0; i < files->n; i++) {
+        h = mix(h, files->files[i].name, strlen(files->files[i].name));
+        h = mix(h, files->files[i].text.at, files->files[i].text.length);
+    }
+    for (int i = 0; i < RESOURCES; i++)
+        h = mix(h, resources[i].begin, (size_t)(resources[i].end - resources[i].begin));
+    h = mix(h, tools->cc, strlen(tools->cc));
+    h = mix(h, tools->march, strlen(tools->march));
+    return mix(h, tools->training_only ? "training" : "whole", 5);
 }

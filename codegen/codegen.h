@@ -1,7 +1,8 @@
 /* codegen.h - from concrete integers to a program.
  *
- *   arch -> operation lists (lang/ops.c) -> plan -> C files -> program
- *           plan.c  layout.c                emit_host.c  build.c      archc.c drives
+ *   arch -> operation lists (lang/ops.c) -> plan -> C and CUDA files -> program
+ *           plan.c  plan_cuda.c  layout.c   emit_host.c  emit_cuda.c  build.c  build_cuda.c
+ *                                                                     archc.c drives
  *
  * The plan knows no language: kernels, operands, buffers, loops and barriers. A target is the
  * fusions it can do and a walk over the plan. Sectioned by file. */
@@ -18,10 +19,15 @@ enum kernel_kind {
 #define ARCHRT_KERNEL(kind, file, title) KERNEL_##kind,
 #include "kernels.def"
 #undef ARCHRT_KERNEL
+#define ARCHRT_CUDA_KERNEL(kind, file, passes, early, title) CUDA_##kind,
+#include "kernels/cuda/kernels.def"
+#undef ARCHRT_CUDA_KERNEL
     KERNEL_KINDS
 };
 extern const char *const kernel_kind_names[KERNEL_KINDS]; /* "matmul_dx" */
 extern const char *const kernel_files[KERNEL_KINDS];      /* "matmul_dx.c" */
+extern const int kernel_passes[KERNEL_KINDS];             /* of CUDA kinds */
+extern const bool kernel_early[KERNEL_KINDS];
 
 /* A dimension by name, so that emitted code and printed plans speak of D_MODEL rather than of 320.
  */
@@ -46,6 +52,8 @@ enum extent {
     EXTENT_LOSS_ROWS,  /* rows whose logits exist at once */
     EXTENT_CHUNK,      /* tokens a prefill call takes at most */
     EXTENT_SCORE_ROWS, /* of them, rows whose logits exist at once */
+    EXTENT_SLOTS,      /* sequences that a CUDA program decodes at once */
+    EXTENT_SEGMENTS,   /* prompts that one of its prefill calls takes at most */
     EXTENT_PARAMS,     /* floats of the parameter slab */
     EXTENT_ONE,
     EXTENT_COUNT
@@ -58,6 +66,20 @@ struct build_options {
     int threads;
     int batch, sequence, chunk;
     bool generic;
+    bool cuda; /* the program has a CUDA side too */
+    int slots; /* CUDA: sequences decoded at once */
+    int pages; /* CUDA: pages of the cache that the serving load wants */
+};
+enum { MAX_CUDA_TARGETS = 8, CACHE_PAGE = 64 /* tokens; KV_PAGE of archrt_cuda.h */ };
+/* An NVIDIA architecture: "sm_90", "sm_90a". */
+struct cuda_target {
+    const char *name;
+    int sm;
+    bool exact; /* of an "a" architecture: its code runs on no other */
+};
+struct cuda_targets {
+    struct cuda_target list[MAX_CUDA_TARGETS];
+    int n;
 };
 
 /* Activation buffers. Values and their gradients by the value's name, then what kernels keep. */
@@ -69,6 +91,8 @@ enum buffer_id {
     BUFFER_RSTDF,
     BUFFER_HEAD_RSTD,
     BUFFER_LSE,
+    BUFFER_D_X16,    /* CUDA: bf16 copy of the residual stream's gradient */
+    BUFFER_D_LOGITS, /* CUDA: bf16, beside the fp32 logits */
     BUFFER_COUNT
 };
 
@@ -76,6 +100,7 @@ struct buffer {
     const char *name; /* "gate_up", "d_gate_up" */
     bool used;
     enum extent rows, width, width2; /* [rows][width (x width2)] */
+    enum dtype type;                 /* fp32, or bf16 */
     bool kept;                       /* a copy a layer (and one more of x), for backward */
     int first, last;                 /* steps of the schedule between which it lives */
     size_t floats;                   /* of one copy, rounded up to 16 */
@@ -99,7 +124,26 @@ enum operand_kind {
     OPERAND_ROWS,    /* rows of this call */
     OPERAND_SCRATCH, /* each thread its own part, dead when the kernel ends */
     OPERAND_BLOCKS,  /* packed blocks of a product, which many threads share */
-    OPERAND_SUMS     /* partial results that the threads add up */
+    OPERAND_SUMS,    /* partial results that the threads add up */
+    /* CUDA: arrays in device memory, of archrt_cuda.h */
+    OPERAND_CALL,
+    OPERAND_SLOT,
+    OPERAND_POSITION,
+    OPERAND_SEGMENT_ROW,
+    OPERAND_HEAD_ROW,
+    OPERAND_PAGES,
+    OPERAND_NEXT,
+    OPERAND_LENGTH,
+    OPERAND_OUTPUT,
+    OPERAND_SAMPLING,
+    OPERAND_COUNTER,
+    OPERAND_STEP,    /* struct cuda_train */
+    OPERAND_PARAMS,  /* the whole slabs, of the optimiser */
+    OPERAND_WEIGHTS, /* bf16 copies */
+    OPERAND_GRADS,
+    OPERAND_MOMENT1,
+    OPERAND_MOMENT2,
+    OPERAND_KINDS
 };
 /* Which copy of a buffer or weight, or which rows of it. */
 enum operand_at {
@@ -120,16 +164,17 @@ struct operand {
 /* How a kernel divides its work between threads: what one reads of another's output. */
 enum partition { PARTITION_ROWS, PARTITION_OTHER };
 
-enum { MAX_FUSED = 5, MAX_OPERANDS = 10 };
+enum { MAX_FUSED = 6, MAX_OPERANDS = 13 };
 
 /* One specialised kernel: an instance of a kernel file. */
 struct kernel {
     enum kernel_kind kind;
     const char *name;  /* "train_qkv" */
-    const char *phase; /* "train", "prefill", "decode" */
+    const char *phase; /* "train", "prefill", "decode", "batch" */
     enum extent m, n, k;
     enum weight of_matrix;                                    /* products: whose */
     bool bias, residual, accumulate, norm, swiglu, head_norm; /* the file's switches */
+    bool out_f32, scratch;                                    /* of CUDA products; of any */
     int times;                                                /* calls in its phase */
     double flops, bytes;                                      /* of one call */
 };
@@ -157,6 +202,7 @@ enum schedule_id {
     SCHEDULE_PREFILL,
     SCHEDULE_DECODE,
     SCHEDULE_UPDATE,
+    SCHEDULE_BATCH, /* decode of all slots at once */
     SCHEDULE_COUNT
 };
 extern const char *const schedule_names[SCHEDULE_COUNT];
@@ -176,6 +222,7 @@ struct plan {
     int64_t extents[EXTENT_COUNT];
     struct op_list lists[PHASE_COUNT];
     struct op_list score; /* prefill with a head row for every token */
+    struct op_list slots; /* decode of all slots; empty where there is one */
     struct schedule schedules[SCHEDULE_COUNT];
     struct kernel kernels[MAX_KERNELS];
     int n_kernels;
@@ -186,7 +233,7 @@ struct plan {
 struct fusion {
     enum kernel_kind kernel;
     unsigned schedules; /* bit set of schedule ids */
-    bool single_row;    /* only where the operations have one row */
+    int most_rows;      /* only where the operations have no more rows; 0: any number */
     struct {
         enum op_kind kind;
         bool optional;
@@ -217,21 +264,33 @@ void place_barriers(const struct plan *p, struct schedule *s);
 struct emitted {
     const char *name; /* "model.c" */
     struct text text;
-    bool compile; /* a translation unit, not a header */
+    bool compile; /* a translation unit of C, not a header */
+    bool cuda;    /* part of the CUDA side */
+    bool device;  /* a unit of device code: compiled once for every CUDA target */
 };
-enum { MAX_EMITTED = 16 };
+enum { MAX_EMITTED = 32 };
 struct emitted_files {
     struct emitted files[MAX_EMITTED];
     int n;
 };
 
+struct binding;
 struct target {
-    const char *name; /* "host", "null" */
+    const char *name; /* "host", "null", "cuda" */
     const struct fusion *fusions;
     int n_fusions;
-    bool builds; /* emits files that become a program */
+    bool builds;   /* emits files that become a program */
+    bool launches; /* every kernel ends before the next one starts: each step is a barrier */
+    /* What is different from the host's plan; NULL where nothing is. */
+    void (*set_extents)(struct plan *);
+    void (*declare)(const struct plan *, enum schedule_id, struct schedule *);
+    void (*bind)(struct binding *, enum kernel_kind); /* operands of a step, by its kernel */
+    enum kernel_kind sample; /* of logits that stay on the device, where it samples there */
+    bool samples;
+    /* Why the target cannot do this architecture, and what would help; NULL: it can. */
+    const char *(*refuses)(struct arena *, const struct arch *);
     void (*emit)(const struct plan *p, const struct model_spec *m, const char *source,
-                 struct emitted_files *out);
+                 struct emitted_files *out); /* appends */
 };
 const struct target *target_find(const char *name); /* NULL: none of that name */
 
@@ -243,6 +302,22 @@ void emit_host(const struct plan *p, const struct model_spec *m, const char *sou
 /* emit_model.c: model.c of it. */
 void emit_model_file(const struct plan *p, const struct model_spec *m, const char *source,
                      struct text *t);
+extern const char *const schedule_prefix[SCHEDULE_COUNT]; /* "T", of a buffer's macro */
+void upper_name(char *to, const char *name);
+
+/* ---- emit_cuda.c: CUDA, and the launch tables ---------------------------------------------------
+ */
+
+/* Appends to `out`: cuda_shape.h, the units, the launches. */
+void emit_cuda(const struct plan *p, const struct model_spec *m, const char *source,
+               struct emitted_files *out);
+/* emit_cuda_model.c: model_cuda.c, for the targets named. */
+void emit_cuda_model(const struct plan *p, const char *source, const struct cuda_targets *targets,
+                     struct text *t);
+enum { CUDA_UNITS = 6 };
+extern const char *const cuda_unit_files[CUDA_UNITS]; /* "cuda_decode.cu" */
+int cuda_unit(const struct plan *p, const struct kernel *k);
+bool cuda_unit_used(const struct plan *p, int unit);
 
 /* ---- layout.c: where parameters stand in the slab ----------------------------------------------
  */
@@ -260,19 +335,40 @@ int64_t weight_offset(const struct plan *p, enum weight w, int layer);
 int64_t weight_layer_stride(const struct plan *p, enum weight w);
 int64_t slab_floats(const struct plan *p, int64_t *decayed);
 
-/* ---- build.c: files, compiler, linker
- * ------------------------------------------------------------ */
+/* ---- build.c: files, compiler, linker ----------------------------------------------------------
+ */
 
 struct tools {
-    const char *cc;    /* "clang" */
-    const char *march; /* "native" */
-    bool verbose;      /* print each tool run and its time */
-    const char *keep;  /* directory to leave the files in, or NULL */
+    const char *cc;        /* "clang" */
+    const char *march;     /* "native" */
+    bool verbose;          /* print each tool run and its time */
+    const char *keep;      /* directory to leave the files in, or NULL */
+    const char *device_cc; /* of CUDA: a clang, or nvcc; NULL: the best clang there is */
+    const struct cuda_targets *cuda;
+    int jobs;           /* compilers at once; 0: as many as there are processors */
+    bool training_only; /* the inference kernels will not be run: compiled fast, not well */
 };
-/* Writes the files and the embedded kernel sources to a directory, compiles two at a time, links
- * with the embedded libarchrt.a, and moves the program to `output`. False: one line in `why`. */
+/* Writes the files and the embedded kernel sources to a directory, compiles as many at once as
+ * there are processors, links with the embedded libarchrt.a, and moves the program to `output`.
+ * False: one line in `why`. */
 bool build_program(const struct emitted_files *files, const struct tools *tools,
                    const double predicted[3], const char *output, struct text *why);
 bool write_files(const struct emitted_files *files, const char *dir, struct text *why);
+/* Of all that decides the program: the files, what archc carries, the compiler and its options. */
+uint64_t build_fingerprint(const struct emitted_files *files, const struct tools *tools);
+void remove_directory(const char *dir); /* and everything in it; links are not followed */
+
+/* ---- build_cuda.c: device code ------------------------------------------------------------------
+ */
+
+/* "sm_90" of a comma list of targets; "sm_90" means sm_90a, which is the same processor with its
+ * own matrix instructions. False: `why` says what is meant. */
+bool cuda_targets_parse(const char *word, size_t n, struct cuda_targets *out, const char **why);
+/* How far --emit goes with device code. */
+enum device_stage { DEVICE_LLVM, DEVICE_PTX, DEVICE_CUBIN };
+/* Compiles the device units of `files` in `dir` (made if need be) as far as `stage`: files like
+ * cuda_decode.sm_90a.ptx. */
+bool build_device(const struct emitted_files *files, const struct tools *tools,
+                  enum device_stage stage, const char *dir, struct text *why);
 
 #endif

@@ -222,7 +222,7 @@ static int kernel_macros(const struct kernel *k, struct macro *m)
         m[0] = (struct macro){"ADAM_N", "PARAM_FLOATS"};
         m[1] = (struct macro){"ADAM_DECAYED", "PARAM_DECAYED"};
         return 2;
-    case KERNEL_KINDS:
+    default:
         break;
     }
     return 0;
@@ -310,7 +310,6 @@ static struct text *add_file(struct emitted_files *out, const char *name, bool c
 void emit_host(const struct plan *p, const struct model_spec *m, const char *source,
                struct emitted_files *out)
 {
-    out->n = 0;
     emit_shape(p, source, add_file(out, "shape.h", false));
     emit_prototypes(p, add_file(out, "kernels.h", false));
     for (int u = 0; u < UNIT_COUNT; u++)

@@ -7,9 +7,9 @@
 
 /* ---- model.c: layout ---- */
 
-static const char *const schedule_prefix[SCHEDULE_COUNT] = {"T", "E", "P", "D", "U"};
+const char *const schedule_prefix[SCHEDULE_COUNT] = {"T", "E", "P", "D", "U", "B"};
 
-static void upper(char *to, const char *name)
+void upper_name(char *to, const char *name)
 {
     while (*name)
         *to++ = (char)(*name >= 'a' && *name <= 'z' ? *name - 'a' + 'A' : *name), name++;
@@ -20,7 +20,7 @@ static void emit_buffer(const struct plan *p, enum schedule_id id, int b, struct
 {
     const struct buffer *f = &p->schedules[id].buffers[b];
     char name[32];
-    upper(name, f->name);
+    upper_name(name, f->name);
     if (f->kept)
         text_printf(t,
                     "#define %s_%s(l) (work + %zu + (size_t)(l) * %zu) /* [LAYERS%s][%s][%s] */\n",
@@ -158,7 +158,7 @@ static void emit_operand_buffer(struct emitter *e, const struct operand *o)
 {
     const struct buffer *b = &e->s->buffers[o->id];
     char name[32];
-    upper(name, b->name);
+    upper_name(name, b->name);
     text_printf(e->t, "%s_%s", schedule_prefix[e->id], name);
     const char *copy = !b->kept                  ? ""
                        : o->at == AT_NEXT_LAYER  ? "(l + 1)"
@@ -244,6 +244,8 @@ static void emit_operand(struct emitter *e, const struct step *step, const struc
         break;
     case OPERAND_SUMS:
         text_add(e->t, train ? "T_SUMS" : "P_SUMS");
+        break;
+    default: /* of other targets */
         break;
     }
 }
@@ -438,7 +440,7 @@ static bool has_packed_weights(const struct kernel *k)
 static void emit_kernel_row(const struct kernel *k, struct text *t)
 {
     char kind[32];
-    upper(kind, kernel_kind_names[k->kind]);
+    upper_name(kind, kernel_kind_names[k->kind]);
     text_printf(t, "    {.kind = ARCHRT_%s,\n     .name = \"%s\",\n     .phase = \"%s\",\n", kind,
                 k->name, k->phase);
     text_printf(t, "     .m = %s,\n     .n = %s,\n     .k = %s,\n", extent_names[k->m],
@@ -480,6 +482,8 @@ static void emit_model(const struct plan *p, const struct model_spec *m, const c
                        struct text *t)
 {
     const struct arch *a = p->arch;
+    if (p->options.cuda)
+        text_add(t, "\nextern const struct archrt_cuda archrt_cuda; /* model_cuda.c */\n");
     text_add(t, "\nconst struct archrt_model archrt_model = {\n    .abi = ARCHRT_ABI,\n");
     text_printf(t, "    .source = \"%s\",\n    .options = \"%s, %s weights, %d threads\",\n",
                 source, p->options.generic ? "generic" : "specialised",
@@ -519,7 +523,8 @@ static void emit_model(const struct plan *p, const struct model_spec *m, const c
              "    .weight_bytes = WEIGHT_BYTES,\n    .cache_bytes = LAYERS * CACHE_BYTES,\n"
              "    .infer_work_bytes = P_WORK_BYTES,\n    .pack = pack,\n    .prefill = prefill,\n"
              "    .decode = decode,\n    .kernels = kernels,\n"
-             "    .n_kernels = sizeof kernels / sizeof kernels[0],\n};\n");
+             "    .n_kernels = sizeof kernels / sizeof kernels[0],\n");
+    text_add(t, p->options.cuda ? "    .cuda = &archrt_cuda,\n};\n" : "};\n");
 }
 
 /* ---- the Hugging Face names of everything in the slab ---- */

@@ -31,9 +31,14 @@ static const enum weight slab_order[] = {
     WEIGHT_NORMF, WEIGHT_NORM1, WEIGHT_QKV_BIAS, WEIGHT_HEAD_NORM, WEIGHT_NORM2};
 enum { SLAB_ORDER = sizeof slab_order / sizeof slab_order[0] };
 
+static int64_t round_up(int64_t n, int64_t step)
+{
+    return (n + step - 1) / step * step;
+}
+
 static int64_t round16(int64_t n)
 {
-    return (n + 15) / 16 * 16;
+    return round_up(n, 16);
 }
 
 bool weight_present(const struct arch *a, enum weight w)
@@ -225,7 +230,9 @@ void layout_buffers(struct plan *p, struct schedule *s)
         struct buffer *b = &s->buffers[id];
         if (!b->used)
             continue;
-        b->floats = (size_t)round16(p->extents[b->rows] * p->extents[b->width]);
+        int64_t elements = p->extents[b->rows] * p->extents[b->width];
+        b->floats = (size_t)round_up(b->type == DTYPE_BF16 ? (elements + 1) / 2 : elements,
+                                     p->target->launches ? 64 : 16);
         order[n++] = b;
     }
     qsort(order, (size_t)n, sizeof order[0], by_size);
@@ -328,6 +335,10 @@ static void visit(const struct plan *p, struct schedule *s, int i, struct access
  * skipped, so its barrier does not serve those behind it. */
 void place_barriers(const struct plan *p, struct schedule *s)
 {
+    for (int i = 0; p->target->launches && i < s->n_steps; i++)
+        s->steps[i].barrier = true;
+    if (p->target->launches)
+        return;
     struct accesses *since = calloc(1, sizeof *since);
     assert(since);
     for (int i = 0; i < s->n_steps;) {

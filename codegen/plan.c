@@ -2,8 +2,9 @@
  *
  * Needs: the operation lists of lang/ops.c and the fusions of a target. Gives: per phase, steps in
  * order, each one kernel with its operands, in loops over layers or over chunks of rows. Buffers
- * and barriers are layout.c's. Nothing here knows what language the target speaks. */
-#include "codegen.h"
+ * and barriers are layout.c's, the operands of each kernel plan_host.c's and plan_cuda.c's. Nothing
+ * here knows what language the target speaks. */
+#include "plan.h"
 
 #include <assert.h>
 #include <string.h>
@@ -31,17 +32,62 @@ const char *const kernel_kind_names[KERNEL_KINDS] = {
     "prefill_attention",
     "matvec",
     "decode_attention",
+    [CUDA_DECODE_EMBED] = "decode_embed",
+    "decode_qkv",
+    "decode_attention",
+    "decode_residual",
+    "decode_gate_up",
+    "decode_head",
+    "sample",
+    "skinny_qkv",
+    "skinny_attention",
+    "skinny_residual",
+    "skinny_gate_up",
+    "skinny_head",
+    "prefill_rope",
+    "prefill_attention",
+    "embed",
+    "norm",
+    "matmul",
+    "swiglu",
+    "loss",
+    "rope",
+    "attention",
+    "embed_backward",
+    "norm_backward",
+    "matmul_dx",
+    "matmul_dw",
+    "rope_backward",
+    "attention_backward",
+    "swiglu_backward",
+    "sum_squares",
+    "adamw",
 };
 
 const char *const kernel_files[KERNEL_KINDS] = {
 #define ARCHRT_KERNEL(kind, file, title) [KERNEL_##kind] = file,
 #include "kernels.def"
 #undef ARCHRT_KERNEL
+#define ARCHRT_CUDA_KERNEL(kind, file, passes, early, title) [CUDA_##kind] = file,
+#include "kernels/cuda/kernels.def"
+#undef ARCHRT_CUDA_KERNEL
+};
+
+const int kernel_passes[KERNEL_KINDS] = {
+#define ARCHRT_CUDA_KERNEL(kind, file, passes, early, title) [CUDA_##kind] = passes,
+#include "kernels/cuda/kernels.def"
+#undef ARCHRT_CUDA_KERNEL
+};
+
+const bool kernel_early[KERNEL_KINDS] = {
+#define ARCHRT_CUDA_KERNEL(kind, file, passes, early, title) [CUDA_##kind] = early,
+#include "kernels/cuda/kernels.def"
+#undef ARCHRT_CUDA_KERNEL
 };
 
 const char *const schedule_names[SCHEDULE_COUNT] = {
     [SCHEDULE_TRAIN] = "train",   [SCHEDULE_EVAL] = "eval",     [SCHEDULE_PREFILL] = "prefill",
-    [SCHEDULE_DECODE] = "decode", [SCHEDULE_UPDATE] = "update",
+    [SCHEDULE_DECODE] = "decode", [SCHEDULE_UPDATE] = "update", [SCHEDULE_BATCH] = "batch",
 };
 
 const char *const extent_names[EXTENT_COUNT] = {
@@ -65,6 +111,8 @@ const char *const extent_names[EXTENT_COUNT] = {
     [EXTENT_LOSS_ROWS] = "LOSS_ROWS",
     [EXTENT_CHUNK] = "CHUNK",
     [EXTENT_SCORE_ROWS] = "SCORE_ROWS",
+    [EXTENT_SLOTS] = "SLOTS",
+    [EXTENT_SEGMENTS] = "SEGMENTS",
     [EXTENT_PARAMS] = "PARAM_FLOATS",
     [EXTENT_ONE] = "1",
 };
@@ -92,7 +140,8 @@ static const char *const gradient_names[VALUE_COUNT] = {
  * and in inference, where nothing is kept, always. */
 static enum value stored_as(const struct plan *p, enum schedule_id id, enum value v)
 {
-    bool in_place = !p->arch->qk_norm || id == SCHEDULE_PREFILL || id == SCHEDULE_DECODE;
+    bool in_place = !p->arch->qk_norm || id == SCHEDULE_PREFILL || id == SCHEDULE_DECODE ||
+                    id == SCHEDULE_BATCH;
     return v == VALUE_QKV && in_place ? VALUE_ROPE : v;
 }
 
@@ -121,7 +170,7 @@ static enum extent rows_extent(enum schedule_id id)
 {
     if (id == SCHEDULE_TRAIN || id == SCHEDULE_EVAL)
         return EXTENT_ROWS;
-    return id == SCHEDULE_PREFILL ? EXTENT_CHUNK : EXTENT_ONE;
+    return id == SCHEDULE_PREFILL ? EXTENT_CHUNK : id == SCHEDULE_BATCH ? EXTENT_SLOTS : EXTENT_ONE;
 }
 
 static void declare_buffers(const struct plan *p, enum schedule_id id, struct schedule *s)
@@ -153,6 +202,8 @@ static void declare_buffers(const struct plan *p, enum schedule_id id, struct sc
         (struct buffer){.name = "head_rstd", .rows = rows, .width = EXTENT_ALL_HEADS, .kept = keep};
     s->buffers[BUFFER_LSE] =
         (struct buffer){.name = "lse", .rows = rows, .width = EXTENT_HEADS, .kept = keep};
+    if (p->target->declare)
+        p->target->declare(p, id, s);
 }
 
 /* ---- fusing ---- */
@@ -166,7 +217,7 @@ static int match(const struct fusion *f, const struct op_list *list, int i,
     for (int k = 0; k < f->n; k++) {
         bool same = at < list->n && list->ops[at].kind == f->pattern[k].kind &&
                     list->ops[at].section == list->ops[i].section;
-        if (same && f->single_row && list->ops[at].m != 1)
+        if (same && f->most_rows && list->ops[at].m > f->most_rows)
             same = false;
         if (same)
             fused[(*n_fused)++] = &list->ops[at++];
@@ -176,7 +227,7 @@ static int match(const struct fusion *f, const struct op_list *list, int i,
     return at - i;
 }
 
-static const struct op *find_kind(const struct step *s, enum op_kind kind)
+const struct op *find_kind(const struct step *s, enum op_kind kind)
 {
     for (int i = 0; i < s->n_fused; i++)
         if (s->fused[i]->kind == kind)
@@ -186,18 +237,8 @@ static const struct op *find_kind(const struct step *s, enum op_kind kind)
 
 /* ---- operands ---- */
 
-/* What binding one step needs to know. */
-struct binding {
-    const struct plan *p;
-    enum schedule_id id;
-    const struct schedule *s;
-    struct step *step;
-    enum section section;
-    bool backward;
-};
-
-static void bind(struct binding *b, enum operand_kind kind, int id, enum operand_at at,
-                 bool written)
+void bind_operand(struct binding *b, enum operand_kind kind, int id, enum operand_at at,
+                  bool written)
 {
     struct step *s = b->step;
     assert(s->n_operands < MAX_OPERANDS);
@@ -209,11 +250,11 @@ static void bind(struct binding *b, enum operand_kind kind, int id, enum operand
 static enum operand_at which_copy(const struct binding *b, int buffer, bool written)
 {
     const struct buffer *f = &b->s->buffers[buffer];
-    if (b->step->loop == LOOP_CHUNKS && buffer != VALUE_LOGITS &&
+    if (b->step->loop == LOOP_CHUNKS && buffer != VALUE_LOGITS && buffer != BUFFER_D_LOGITS &&
         !(b->id == SCHEDULE_PREFILL && buffer == VALUE_NORMF))
         return AT_CHUNK;
     if (b->id == SCHEDULE_PREFILL && b->section == SECTION_EXIT && b->step->when == WHEN_LOGITS)
-        return buffer == VALUE_X ? AT_LAST_ROW : AT_WHOLE;
+        return buffer == VALUE_X && !b->p->target->launches ? AT_LAST_ROW : AT_WHOLE;
     if (!f->kept)
         return AT_WHOLE;
     if (b->section == SECTION_ENTRY)
@@ -223,266 +264,50 @@ static enum operand_at which_copy(const struct binding *b, int buffer, bool writ
     return buffer == VALUE_X && written && !b->backward ? AT_NEXT_LAYER : AT_LAYER;
 }
 
-static void bind_buffer(struct binding *b, int buffer, bool written)
+void bind_buffer(struct binding *b, int buffer, bool written)
 {
-    bind(b, OPERAND_BUFFER, buffer, which_copy(b, buffer, written), written);
+    bind_operand(b, OPERAND_BUFFER, buffer, which_copy(b, buffer, written), written);
 }
 
-static void bind_value(struct binding *b, enum value v, bool written)
+void bind_value(struct binding *b, enum value v, bool written)
 {
     bind_buffer(b, BUFFER_VALUE + (int)stored_as(b->p, b->id, v), written);
 }
 
-static void bind_gradient(struct binding *b, enum value v, bool written)
+void bind_gradient(struct binding *b, enum value v, bool written)
 {
     bind_buffer(b, gradient_buffer(v), written);
 }
 
-static void bind_none(struct binding *b)
+void bind_none(struct binding *b)
 {
-    bind(b, OPERAND_NONE, 0, AT_WHOLE, false);
+    bind_operand(b, OPERAND_NONE, 0, AT_WHOLE, false);
 }
 
-static void bind_weight(struct binding *b, enum operand_kind kind, enum weight w)
+void bind_weight(struct binding *b, enum operand_kind kind, enum weight w)
 {
     if (w == WEIGHT_NONE)
         bind_none(b);
     else
-        bind(b, kind, (int)w, weight_rows[w].layer ? AT_LAYER : AT_WHOLE, kind == OPERAND_GRADIENT);
+        bind_operand(b, kind, (int)w, weight_rows[w].layer ? AT_LAYER : AT_WHOLE,
+                     kind == OPERAND_GRADIENT);
 }
 
-static void bind_plain(struct binding *b, enum operand_kind kind)
+void bind_plain(struct binding *b, enum operand_kind kind)
 {
     bool chunk =
         b->step->loop == LOOP_CHUNKS && (kind == OPERAND_TARGETS || kind == OPERAND_LOSSES);
-    bind(b, kind, 0, chunk ? AT_CHUNK : AT_WHOLE, kind == OPERAND_LOSSES);
+    bind_operand(b, kind, 0, chunk ? AT_CHUNK : AT_WHOLE, kind == OPERAND_LOSSES);
 }
 
-static void bind_sums(struct binding *b)
-{
-    bind(b, OPERAND_SUMS, 0, AT_WHOLE, true);
-}
-
-static enum weight weight_of(const struct op *op)
+enum weight weight_of(const struct op *op)
 {
     return op ? op->weight : WEIGHT_NONE;
 }
 
-static int rstd_buffer(enum weight norm)
+int rstd_buffer(enum weight norm)
 {
     return norm == WEIGHT_NORM1 ? BUFFER_RSTD1 : norm == WEIGHT_NORM2 ? BUFFER_RSTD2 : BUFFER_RSTDF;
-}
-
-static void bind_matmul(struct binding *b)
-{
-    struct step *s = b->step;
-    const struct op *add = find_kind(s, OP_ADD), *matmul = find_kind(s, OP_MATMUL);
-    bind_value(b, s->fused[s->n_fused - 1]->out, true);
-    bind_value(b, matmul->in[0], false);
-    bind_weight(b, OPERAND_WEIGHT, matmul->weight);
-    bind_weight(b, OPERAND_WEIGHT, weight_of(find_kind(s, OP_BIAS)));
-    if (add)
-        bind_value(b, add->in[1], false);
-    else
-        bind_none(b);
-    bind_plain(b, b->id == SCHEDULE_PREFILL ? OPERAND_SCRATCH : OPERAND_BLOCKS);
-    bind_plain(b, OPERAND_ROWS);
-}
-
-static void bind_matvec(struct binding *b)
-{
-    struct step *s = b->step;
-    const struct op *add = find_kind(s, OP_ADD), *norm = find_kind(s, OP_NORM);
-    const struct op *matmul = find_kind(s, OP_MATMUL);
-    if (s->fused[s->n_fused - 1]->out == VALUE_LOGITS)
-        bind(b, OPERAND_LOGITS, 0, AT_WHOLE, true);
-    else
-        bind_value(b, s->fused[s->n_fused - 1]->out, true);
-    bind_value(b, s->fused[0]->in[0], false);
-    bind_weight(b, OPERAND_WEIGHT, matmul->weight);
-    bind_weight(b, OPERAND_WEIGHT, weight_of(norm));
-    bind_weight(b, OPERAND_WEIGHT, weight_of(find_kind(s, OP_BIAS)));
-    if (add)
-        bind_value(b, add->in[1], false);
-    else
-        bind_none(b);
-    bind_plain(b, OPERAND_SCRATCH);
-}
-
-static void bind_norm(struct binding *b)
-{
-    const struct op *op = b->step->fused[0];
-    bind_value(b, op->out, true);
-    if (b->id == SCHEDULE_TRAIN)
-        bind_buffer(b, rstd_buffer(op->weight), true);
-    else
-        bind_none(b);
-    bind_value(b, op->in[0], false);
-    bind_weight(b, OPERAND_WEIGHT, op->weight);
-    bind_plain(b, OPERAND_ROWS);
-}
-
-static void bind_norm_backward(struct binding *b)
-{
-    const struct op *op = b->step->fused[0];
-    bind_gradient(b, op->out, true);
-    bind_weight(b, OPERAND_GRADIENT, op->weight);
-    bind_gradient(b, op->in[0], false);
-    bind_value(b, op->in[1], false);
-    bind_buffer(b, rstd_buffer(op->weight), false);
-    bind_weight(b, OPERAND_WEIGHT, op->weight);
-    bind_sums(b);
-}
-
-static void bind_rope(struct binding *b)
-{
-    const struct op *norm = find_kind(b->step, OP_HEAD_NORM);
-    bind_value(b, VALUE_ROPE, true);
-    if (norm)
-        bind_buffer(b, BUFFER_HEAD_RSTD, true);
-    else
-        bind_none(b);
-    bind_value(b, VALUE_QKV, false);
-    bind_weight(b, OPERAND_WEIGHT, weight_of(norm));
-    bind_plain(b, OPERAND_ROPE);
-}
-
-static void bind_rope_backward(struct binding *b)
-{
-    const struct op *norm = find_kind(b->step, OP_HEAD_NORM_BW);
-    bind_gradient(b, VALUE_ROPE, true);
-    bind_weight(b, OPERAND_GRADIENT, weight_of(norm));
-    if (norm) {
-        bind_value(b, VALUE_QKV, false);
-        bind_buffer(b, BUFFER_HEAD_RSTD, false);
-    } else {
-        bind_none(b);
-        bind_none(b);
-    }
-    bind_weight(b, OPERAND_WEIGHT, weight_of(norm));
-    bind_plain(b, OPERAND_ROPE);
-    bind_sums(b);
-}
-
-static void bind_cached_rope(struct binding *b)
-{
-    bind_value(b, VALUE_ROPE, true);
-    bind(b, OPERAND_CACHE, 0, AT_LAYER, true);
-    bind_weight(b, OPERAND_WEIGHT, weight_of(find_kind(b->step, OP_HEAD_NORM)));
-    bind_plain(b, OPERAND_ROPE);
-}
-
-static void bind_operands(struct binding *b, enum kernel_kind kind)
-{
-    const struct op *op = b->step->fused[0];
-    switch (kind) {
-    case KERNEL_EMBED:
-    case KERNEL_EMBED_ROW:
-        bind_value(b, VALUE_X, true);
-        bind_weight(b, OPERAND_WEIGHT, WEIGHT_EMBED);
-        bind_plain(b, OPERAND_TOKENS);
-        if (kind == KERNEL_EMBED_ROW)
-            bind_plain(b, OPERAND_ROWS);
-        break;
-    case KERNEL_EMBED_BACKWARD:
-        bind_weight(b, OPERAND_GRADIENT, WEIGHT_EMBED);
-        bind_gradient(b, VALUE_X, false);
-        bind_plain(b, OPERAND_TOKENS);
-        break;
-    case KERNEL_NORM:
-        bind_norm(b);
-        break;
-    case KERNEL_NORM_BACKWARD:
-        bind_norm_backward(b);
-        break;
-    case KERNEL_MATMUL:
-    case KERNEL_PREFILL_MATMUL:
-        bind_matmul(b);
-        break;
-    case KERNEL_MATMUL_DX:
-        bind_gradient(b, op->out, true);
-        bind_gradient(b, op->in[0], false);
-        bind_weight(b, OPERAND_WEIGHT, op->weight);
-        bind_plain(b, OPERAND_BLOCKS);
-        bind_plain(b, OPERAND_ROWS);
-        break;
-    case KERNEL_MATMUL_DW:
-        op = find_kind(b->step, OP_MATMUL_DW);
-        bind_weight(b, OPERAND_GRADIENT, op->weight);
-        bind_weight(b, OPERAND_GRADIENT, weight_of(find_kind(b->step, OP_BIAS_BW)));
-        bind_gradient(b, op->in[0], false);
-        bind_value(b, op->in[1], false);
-        bind_plain(b, OPERAND_SCRATCH);
-        bind_plain(b, OPERAND_ROWS);
-        break;
-    case KERNEL_ROPE:
-        bind_rope(b);
-        break;
-    case KERNEL_ROPE_BACKWARD:
-        bind_rope_backward(b);
-        break;
-    case KERNEL_ATTENTION:
-        bind_value(b, VALUE_ATT, true);
-        bind_buffer(b, BUFFER_LSE, true);
-        bind_value(b, VALUE_ROPE, false);
-        bind_plain(b, OPERAND_SCRATCH);
-        break;
-    case KERNEL_ATTENTION_BACKWARD:
-        bind_gradient(b, VALUE_ROPE, true);
-        bind_gradient(b, VALUE_ATT, false);
-        bind_value(b, VALUE_ATT, false);
-        bind_buffer(b, BUFFER_LSE, false);
-        bind_value(b, VALUE_ROPE, false);
-        bind_plain(b, OPERAND_SCRATCH);
-        break;
-    case KERNEL_SWIGLU:
-        bind_value(b, VALUE_H, true);
-        bind_value(b, VALUE_GATE_UP, false);
-        bind_plain(b, OPERAND_ROWS);
-        break;
-    case KERNEL_SWIGLU_BACKWARD:
-        bind_gradient(b, VALUE_GATE_UP, true);
-        bind_value(b, VALUE_H, true);
-        bind_gradient(b, VALUE_H, false);
-        bind_value(b, VALUE_GATE_UP, false);
-        break;
-    case KERNEL_LOSS:
-        bind_plain(b, OPERAND_LOSSES);
-        bind_value(b, VALUE_LOGITS, true);
-        bind_plain(b, OPERAND_TARGETS);
-        bind_plain(b, OPERAND_SCALE);
-        bind_plain(b, OPERAND_ROWS);
-        break;
-    case KERNEL_PREFILL_ROPE:
-        bind_cached_rope(b);
-        bind_plain(b, OPERAND_PAST);
-        bind_plain(b, OPERAND_ROWS);
-        break;
-    case KERNEL_PREFILL_ATTENTION:
-        bind_value(b, VALUE_ATT, true);
-        bind_value(b, VALUE_ROPE, false);
-        bind(b, OPERAND_CACHE, 0, AT_LAYER, false);
-        bind_plain(b, OPERAND_SCRATCH);
-        bind_plain(b, OPERAND_PAST);
-        bind_plain(b, OPERAND_ROWS);
-        break;
-    case KERNEL_MATVEC:
-        bind_matvec(b);
-        break;
-    case KERNEL_DECODE_ATTENTION:
-        bind_value(b, VALUE_ATT, true);
-        bind_value(b, VALUE_ROPE, false);
-        bind(b, OPERAND_CACHE, 0, AT_LAYER, true);
-        bind_weight(b, OPERAND_WEIGHT, weight_of(find_kind(b->step, OP_HEAD_NORM)));
-        bind_plain(b, OPERAND_ROPE);
-        bind_sums(b);
-        bind_plain(b, OPERAND_PAST);
-        break;
-    case KERNEL_SUM_SQUARES:
-    case KERNEL_ADAMW:
-    case KERNEL_KINDS:
-        break;
-    }
 }
 
 /* ---- kernels: one instance for each distinct shape ---- */
@@ -490,41 +315,66 @@ static void bind_operands(struct binding *b, enum kernel_kind kind)
 /* The two extents that name a kernel's shape, beside its rows. */
 static void kernel_shape(struct kernel *k, const struct step *s)
 {
-    const struct op *op = s->fused[0];
+    const struct op *op = s->n_fused ? s->fused[0] : NULL;
     switch (k->kind) {
     case KERNEL_MATMUL:
     case KERNEL_PREFILL_MATMUL:
     case KERNEL_MATVEC:
+    case CUDA_MATMUL:
+    case CUDA_DECODE_QKV:
+    case CUDA_DECODE_RESIDUAL:
+    case CUDA_DECODE_GATE_UP:
+    case CUDA_DECODE_HEAD:
+    case CUDA_SKINNY_QKV:
+    case CUDA_SKINNY_RESIDUAL:
+    case CUDA_SKINNY_GATE_UP:
+    case CUDA_SKINNY_HEAD:
         op = find_kind(s, OP_MATMUL);
         break;
     case KERNEL_MATMUL_DX:
     case KERNEL_MATMUL_DW:
+    case CUDA_MATMUL_DX:
+    case CUDA_MATMUL_DW:
         break;
     case KERNEL_ROPE:
     case KERNEL_ROPE_BACKWARD:
     case KERNEL_PREFILL_ROPE:
+    case CUDA_ROPE:
+    case CUDA_ROPE_BACKWARD:
+    case CUDA_PREFILL_ROPE:
         k->n = EXTENT_QKV;
         k->k = EXTENT_HEAD_DIM;
         return;
     case KERNEL_ATTENTION:
     case KERNEL_ATTENTION_BACKWARD:
+    case CUDA_ATTENTION:
+    case CUDA_ATTENTION_BACKWARD:
         k->n = EXTENT_SEQUENCE;
         k->k = EXTENT_HEAD_DIM;
         return;
     case KERNEL_PREFILL_ATTENTION:
     case KERNEL_DECODE_ATTENTION:
+    case CUDA_PREFILL_ATTENTION:
+    case CUDA_DECODE_ATTENTION:
+    case CUDA_SKINNY_ATTENTION:
         k->n = EXTENT_CONTEXT;
         k->k = EXTENT_HEAD_DIM;
         return;
     case KERNEL_SWIGLU:
     case KERNEL_SWIGLU_BACKWARD:
+    case CUDA_SWIGLU:
+    case CUDA_SWIGLU_BACKWARD:
         k->n = EXTENT_D_FF;
         return;
     case KERNEL_LOSS:
+    case CUDA_LOSS:
+    case CUDA_SAMPLE:
         k->n = EXTENT_VOCAB;
         return;
     case KERNEL_SUM_SQUARES:
     case KERNEL_ADAMW:
+    case CUDA_SUM_SQUARES:
+    case CUDA_ADAMW:
         k->n = EXTENT_PARAMS;
         return;
     default:
@@ -535,11 +385,13 @@ static void kernel_shape(struct kernel *k, const struct step *s)
     k->k = weight_rows[op->weight].k;
 }
 
-static enum extent step_rows(enum schedule_id id, const struct step *s)
+static enum extent step_rows(const struct plan *p, enum schedule_id id, const struct step *s)
 {
     if (s->loop == LOOP_CHUNKS)
         return id == SCHEDULE_PREFILL ? EXTENT_SCORE_ROWS : EXTENT_LOSS_ROWS;
-    if (s->when == WHEN_LOGITS || id == SCHEDULE_UPDATE)
+    if (s->when == WHEN_LOGITS)
+        return p->target->launches ? EXTENT_SEGMENTS : EXTENT_ONE;
+    if (id == SCHEDULE_UPDATE)
         return EXTENT_ONE;
     return rows_extent(id);
 }
@@ -549,27 +401,34 @@ static bool same_instance(const struct kernel *a, const struct kernel *b)
     return a->kind == b->kind && a->m == b->m && a->n == b->n && a->k == b->k &&
            a->bias == b->bias && a->residual == b->residual && a->norm == b->norm &&
            a->swiglu == b->swiglu && a->head_norm == b->head_norm &&
-           a->accumulate == b->accumulate && a->of_matrix == b->of_matrix;
+           a->accumulate == b->accumulate && a->out_f32 == b->out_f32 &&
+           a->of_matrix == b->of_matrix;
 }
 
 /* Products are named after their matrix, all others after their kind. */
 static const char *instance_name(struct arena *a, const struct kernel *k, const struct step *s)
 {
-    static const char *const suffix[KERNEL_KINDS] = {
-        [KERNEL_MATMUL_DX] = "_dx", [KERNEL_MATMUL_DW] = "_dw"};
+    static const char *const suffix[KERNEL_KINDS] = {[KERNEL_MATMUL_DX] = "_dx",
+                                                     [KERNEL_MATMUL_DW] = "_dw",
+                                                     [CUDA_MATMUL_DX] = "_dx",
+                                                     [CUDA_MATMUL_DW] = "_dw"};
     const char *name = kernel_kind_names[k->kind];
+    bool cuda = k->kind >= CUDA_DECODE_EMBED; /* apart from the host's, in one program */
+    const char *phase = k->m == EXTENT_SEGMENTS ? "last" : k->phase;
+    phase = arena_printf(a, "%s%s", cuda ? "cuda_" : "", phase);
     if (k->of_matrix == WEIGHT_NONE) {
         const char *bare = strncmp(name, "prefill_", 8) == 0  ? name + 8
                            : strncmp(name, "decode_", 7) == 0 ? name + 7
+                           : strncmp(name, "skinny_", 7) == 0 ? name + 7
                                                               : name;
         bool final = strncmp(bare, "norm", 4) == 0 && s->fused[0]->weight == WEIGHT_NORMF;
-        return arena_printf(a, "%s_%s%s", k->phase, final ? "final_" : "", bare);
+        return arena_printf(a, "%s_%s%s", phase, final ? "final_" : "", bare);
     }
     const char *matrix = weight_names[k->of_matrix];
     for (int i = 0; i < s->n_fused; i++)
         if (s->fused[i]->out == VALUE_LOGITS || s->fused[i]->in[0] == VALUE_LOGITS)
             matrix = "head";
-    return arena_printf(a, "%s_%s%s", k->phase, matrix, suffix[k->kind] ? suffix[k->kind] : "");
+    return arena_printf(a, "%s_%s%s", phase, matrix, suffix[k->kind] ? suffix[k->kind] : "");
 }
 
 static enum weight matrix_of(const struct step *s)
@@ -586,18 +445,23 @@ static int intern_kernel(struct arena *a, struct plan *p, enum schedule_id id,
                          enum kernel_kind kind, const struct step *s)
 {
     struct kernel k = {.kind = kind};
-    k.phase = id == SCHEDULE_PREFILL  ? (s->when == WHEN_LOGITS ? "decode" : "prefill")
+    bool last_row = s->when == WHEN_LOGITS && !p->target->launches;
+    k.phase = id == SCHEDULE_PREFILL  ? (last_row ? "decode" : "prefill")
               : id == SCHEDULE_DECODE ? "decode"
+              : id == SCHEDULE_BATCH  ? "batch"
                                       : "train";
-    k.m = step_rows(id, s);
+    k.m = step_rows(p, id, s);
     kernel_shape(&k, s);
     k.bias = find_kind(s, OP_BIAS) || find_kind(s, OP_BIAS_BW);
     k.residual = find_kind(s, OP_ADD) != NULL;
     k.norm = kind == KERNEL_MATVEC && find_kind(s, OP_NORM);
-    k.swiglu = kind == KERNEL_MATVEC && find_kind(s, OP_SWIGLU);
+    k.swiglu = (kind == KERNEL_MATVEC || kind == CUDA_MATMUL) && find_kind(s, OP_SWIGLU);
+    const struct op *product = kind == CUDA_MATMUL ? find_kind(s, OP_MATMUL) : NULL;
+    k.out_f32 = product && (k.residual || product->out == VALUE_LOGITS);
     k.head_norm = find_kind(s, OP_HEAD_NORM) || find_kind(s, OP_HEAD_NORM_BW);
     /* The final norm's backward is the first to touch the residual gradient. */
-    k.accumulate = kind == KERNEL_NORM_BACKWARD && s->loop != LOOP_NONE;
+    k.accumulate =
+        (kind == KERNEL_NORM_BACKWARD || kind == CUDA_NORM_BACKWARD) && s->loop != LOOP_NONE;
     k.of_matrix = matrix_of(s);
     int times = s->loop == LOOP_LAYERS || s->loop == LOOP_LAYERS_REVERSED ? p->arch->layers
                 : s->loop == LOOP_CHUNKS && id != SCHEDULE_PREFILL
@@ -676,6 +540,31 @@ static const struct fusion *find_fusion(const struct plan *p, enum schedule_id i
     return NULL;
 }
 
+static void note_scratch(struct plan *p, const struct step *step)
+{
+    for (int k = 0; k < step->n_operands; k++)
+        if (step->operands[k].kind == OPERAND_SCRATCH)
+            p->kernels[step->kernel].scratch = true;
+}
+
+/* Choosing tokens is no operation of the model, but a kernel where the logits stay on a device. */
+static bool schedule_sample(struct arena *a, struct plan *p, enum schedule_id id,
+                            enum condition when)
+{
+    struct schedule *s = &p->schedules[id];
+    if (!p->target->samples || s->n_steps == 0)
+        return true;
+    assert(s->n_steps < MAX_STEPS);
+    struct step *step = &s->steps[s->n_steps++];
+    step->when = when;
+    step->partition = PARTITION_OTHER;
+    step->kernel = intern_kernel(a, p, id, p->target->sample, step);
+    struct binding b = {p, id, s, step, SECTION_EXIT, false};
+    p->target->bind(&b, p->target->sample);
+    note_scratch(p, step);
+    return true;
+}
+
 /* Appends the steps of list's operations in `from`..`to` sections to schedule `id`. */
 static bool schedule_list(struct arena *a, struct plan *p, enum schedule_id id,
                           const struct op_list *list, enum section from, enum condition when_exit,
@@ -702,7 +591,8 @@ static bool schedule_list(struct arena *a, struct plan *p, enum schedule_id id,
         step->partition = partition_of(p, fusion->kernel);
         step->kernel = intern_kernel(a, p, id, fusion->kernel, step);
         struct binding b = {p, id, s, step, op->section, list->phase == PHASE_TRAIN_BACKWARD};
-        bind_operands(&b, fusion->kernel);
+        p->target->bind(&b, fusion->kernel);
+        note_scratch(p, step);
         s->n_steps++;
         i += used;
     }
@@ -710,26 +600,29 @@ static bool schedule_list(struct arena *a, struct plan *p, enum schedule_id id,
 }
 
 /* h is not kept: its gradient product waits until SwiGLU's backward has made h again. */
-static void sink_down_dw(struct schedule *s, const struct plan *p)
+static void sink_down_dw(struct schedule *s)
 {
     for (int i = 0; i + 1 < s->n_steps; i++) {
         struct step *step = &s->steps[i];
-        if (p->kernels[step->kernel].kind != KERNEL_MATMUL_DW ||
-            find_kind(step, OP_MATMUL_DW)->in[1] != VALUE_H)
+        const struct op *dw = find_kind(step, OP_MATMUL_DW);
+        if (!dw || dw->in[1] != VALUE_H)
             continue;
         struct step moved = *step;
-        assert(p->kernels[s->steps[i + 1].kernel].kind == KERNEL_SWIGLU_BACKWARD);
+        assert(find_kind(&s->steps[i + 1], OP_SWIGLU_BW));
         s->steps[i] = s->steps[i + 1];
         s->steps[i + 1] = moved;
         return;
     }
 }
 
-/* Rows whose logits exist at once: a divisor of `rows`, at most 8 Mi floats of logits, so that they
- * stay in cache between the head and its gradients. */
-static int64_t loss_rows(int64_t rows, int64_t vocab)
+/* Floats of logits that exist at once on the host. Each chunk of rows packs the head's weights anew
+ * and adds to all of their gradient: with a quarter of this, a step of a vocabulary of 65536
+ * took 1.4 times as long. */
+static const int64_t host_logits = 32 << 20;
+
+int64_t loss_rows(int64_t rows, int64_t vocab, int64_t floats)
 {
-    int64_t limit = (32 << 20) / vocab;
+    int64_t limit = floats / vocab;
     if (limit < 64)
         limit = 64;
     int64_t best = 1;
@@ -762,25 +655,33 @@ static void set_extents(struct plan *p)
     e[EXTENT_BATCH] = o->batch;
     e[EXTENT_SEQUENCE] = o->sequence;
     e[EXTENT_ROWS] = (int64_t)o->batch * o->sequence;
-    e[EXTENT_LOSS_ROWS] = loss_rows(e[EXTENT_ROWS], a->vocab);
+    e[EXTENT_LOSS_ROWS] = loss_rows(e[EXTENT_ROWS], a->vocab, host_logits);
     e[EXTENT_CHUNK] = o->chunk;
-    e[EXTENT_SCORE_ROWS] = loss_rows(o->chunk, a->vocab);
+    e[EXTENT_SCORE_ROWS] = loss_rows(o->chunk, a->vocab, host_logits);
     e[EXTENT_ONE] = 1;
     e[EXTENT_PARAMS] = slab_floats(p, NULL);
+    if (p->target->set_extents)
+        p->target->set_extents(p);
 }
 
 static void build_lists(struct plan *p)
 {
     const struct build_options *o = &p->options;
-    struct workload train = {.batch = o->batch, .tokens = o->sequence};
-    struct workload prefill = {.batch = 1, .tokens = o->chunk, .weights = o->weights};
-    struct workload decode = {
-        .batch = 1, .tokens = 1, .past = p->arch->context / 2, .weights = o->weights};
+    enum dtype values = p->target->launches ? DTYPE_BF16 : DTYPE_F32;
+    struct workload train = {.batch = o->batch, .tokens = o->sequence, .values = values};
+    struct workload prefill = {
+        .batch = 1, .tokens = o->chunk, .weights = o->weights, .kv = values, .values = values};
+    struct workload decode = prefill;
+    decode.tokens = 1;
+    decode.past = p->arch->context / 2;
     ops_build(p->arch, PHASE_TRAIN_FORWARD, &train, &p->lists[PHASE_TRAIN_FORWARD]);
     ops_build(p->arch, PHASE_TRAIN_BACKWARD, &train, &p->lists[PHASE_TRAIN_BACKWARD]);
     ops_build(p->arch, PHASE_OPTIMISER, &train, &p->lists[PHASE_OPTIMISER]);
     ops_build(p->arch, PHASE_PREFILL, &prefill, &p->lists[PHASE_PREFILL]);
     ops_build(p->arch, PHASE_DECODE, &decode, &p->lists[PHASE_DECODE]);
+    decode.batch = o->slots;
+    if (o->slots > 1)
+        ops_build(p->arch, PHASE_DECODE, &decode, &p->slots);
     prefill.all_logits = true;
     ops_build(p->arch, PHASE_PREFILL, &prefill, &p->score);
 }
@@ -789,6 +690,8 @@ bool plan_build(struct arena *a, const struct arch *arch, const struct target *t
                 const struct build_options *o, struct plan *out, const char **why)
 {
     *out = (struct plan){.arch = arch, .target = target, .options = *o};
+    if (target->refuses && (*why = target->refuses(a, arch)))
+        return false;
     out->row_is_sequence = o->batch >= o->threads && o->batch % o->threads == 0;
     set_extents(out);
     build_lists(out);
@@ -804,13 +707,17 @@ bool plan_build(struct arena *a, const struct arch *arch, const struct target *t
                       why) &&
         schedule_list(a, out, SCHEDULE_PREFILL, &l[PHASE_PREFILL], SECTION_ENTRY, WHEN_LOGITS,
                       why) &&
+        schedule_sample(a, out, SCHEDULE_PREFILL, WHEN_LOGITS) &&
         schedule_list(a, out, SCHEDULE_PREFILL, &out->score, SECTION_EXIT, WHEN_SCORED, why) &&
         schedule_list(a, out, SCHEDULE_DECODE, &l[PHASE_DECODE], SECTION_ENTRY, WHEN_ALWAYS, why) &&
+        schedule_sample(a, out, SCHEDULE_DECODE, WHEN_ALWAYS) &&
+        schedule_list(a, out, SCHEDULE_BATCH, &out->slots, SECTION_ENTRY, WHEN_ALWAYS, why) &&
+        schedule_sample(a, out, SCHEDULE_BATCH, WHEN_ALWAYS) &&
         schedule_list(a, out, SCHEDULE_UPDATE, &l[PHASE_OPTIMISER], SECTION_ENTRY, WHEN_ALWAYS,
                       why);
     if (!ok)
         return false;
-    sink_down_dw(&out->schedules[SCHEDULE_TRAIN], out);
+    sink_down_dw(&out->schedules[SCHEDULE_TRAIN]);
     for (int id = 0; id < SCHEDULE_COUNT; id++) {
         layout_buffers(out, &out->schedules[id]);
         place_barriers(out, &out->schedules[id]);

@@ -9,11 +9,36 @@
 static const char *operand_text(const struct schedule *s, const struct operand *o)
 {
     static const char *const plain[] = {
-        [OPERAND_NONE] = "-",          [OPERAND_TOKENS] = "tokens",   [OPERAND_TARGETS] = "targets",
-        [OPERAND_LOSSES] = "losses",   [OPERAND_LOGITS] = "logits",   [OPERAND_SCALE] = "scale",
-        [OPERAND_ROPE] = "rope_table", [OPERAND_CACHE] = "cache",     [OPERAND_PAST] = "past",
-        [OPERAND_ROWS] = "rows",       [OPERAND_SCRATCH] = "scratch", [OPERAND_BLOCKS] = "blocks",
+        [OPERAND_NONE] = "-",
+        [OPERAND_TOKENS] = "tokens",
+        [OPERAND_TARGETS] = "targets",
+        [OPERAND_LOSSES] = "losses",
+        [OPERAND_LOGITS] = "logits",
+        [OPERAND_SCALE] = "scale",
+        [OPERAND_ROPE] = "rope_table",
+        [OPERAND_CACHE] = "cache",
+        [OPERAND_PAST] = "past",
+        [OPERAND_ROWS] = "rows",
+        [OPERAND_SCRATCH] = "scratch",
+        [OPERAND_BLOCKS] = "blocks",
         [OPERAND_SUMS] = "sums",
+        [OPERAND_CALL] = "call",
+        [OPERAND_SLOT] = "slot",
+        [OPERAND_POSITION] = "position",
+        [OPERAND_SEGMENT_ROW] = "segment_row",
+        [OPERAND_HEAD_ROW] = "head_row",
+        [OPERAND_PAGES] = "pages",
+        [OPERAND_NEXT] = "next",
+        [OPERAND_LENGTH] = "length",
+        [OPERAND_OUTPUT] = "output",
+        [OPERAND_SAMPLING] = "sampling",
+        [OPERAND_COUNTER] = "counter",
+        [OPERAND_STEP] = "step",
+        [OPERAND_PARAMS] = "params",
+        [OPERAND_WEIGHTS] = "weights",
+        [OPERAND_GRADS] = "grads",
+        [OPERAND_MOMENT1] = "moment1",
+        [OPERAND_MOMENT2] = "moment2",
     };
     if (o->kind == OPERAND_BUFFER)
         return s->buffers[o->id].name;
@@ -40,9 +65,13 @@ static void print_step(const struct plan *p, const struct schedule *s, const str
                        FILE *out)
 {
     const struct kernel *k = &p->kernels[step->kernel];
-    if (step->barrier)
+    bool launches = p->target->launches; /* every step is a launch: nothing is split or awaited */
+    if (step->barrier && !launches)
         fprintf(out, "    ---- barrier\n");
-    fprintf(out, "    %-24s %-5s", k->name, step->partition == PARTITION_ROWS ? "rows" : "other");
+    fprintf(out, "    %-24s %-5s", k->name,
+            launches                            ? ""
+            : step->partition == PARTITION_ROWS ? "rows"
+                                                : "other");
     for (int i = 0; i < step->n_fused; i++)
         fprintf(out, "%s%s", i ? "+" : " ", step->fused[i]->name);
     fprintf(out, " :");
@@ -64,6 +93,8 @@ static void print_loop_head(const struct step *step, FILE *out)
 static void print_schedule(const struct plan *p, enum schedule_id id, FILE *out)
 {
     const struct schedule *s = &p->schedules[id];
+    if (s->n_steps == 0)
+        return;
     fprintf(out, "schedule %s\n", schedule_names[id]);
     for (int i = 0; i < s->n_steps; i++) {
         const struct step *step = &s->steps[i];
@@ -88,7 +119,8 @@ void plan_print(const struct plan *p, FILE *out)
             p->options.generic ? "generic" : "specialised");
     fprintf(out, "extents\n");
     for (int e = 1; e < EXTENT_ONE; e++)
-        fprintf(out, "  %-16s %lld\n", extent_names[e], (long long)p->extents[e]);
+        if (p->extents[e])
+            fprintf(out, "  %-16s %lld\n", extent_names[e], (long long)p->extents[e]);
     fprintf(out, "kernels\n");
     for (int i = 0; i < p->n_kernels; i++) {
         const struct kernel *k = &p->kernels[i];

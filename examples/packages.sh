@@ -14,6 +14,8 @@ package_present()
     libjansson-dev) static_library jansson.h jansson ;;
     zlib1g-dev) static_library zlib.h z ;;
     libzstd-dev) static_library zstd.h zstd ;;
+    libcminpack-dev) header cminpack-1/cminpack.h ;;
+    libnlopt-dev) header nlopt.h ;;
     libc6-dev) header stdio.h ;;
     *) dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed' ;;
     esac >/dev/null 2>&1

@@ -40,7 +40,7 @@ run()
 }
 
 need_packages cmake ninja-build gcc libc6-dev clang flex bison libjansson-dev zlib1g-dev \
-    libzstd-dev bible-kjv xz-utils gzip
+    libzstd-dev libcminpack-dev libnlopt-dev bible-kjv xz-utils gzip
 
 out=build/quickstart
 mkdir -p $out

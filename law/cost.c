@@ -346,6 +346,7 @@ void pricing_pin(struct pricing *p, const struct arch *observed, double observed
 {
     if (!p->law)
         return;
+    p->observed = *observed;
     p->pin_params = (double)arch_params(observed);
     if (p->chinchilla)
         p->pin_params =

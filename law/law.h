@@ -62,7 +62,8 @@ struct pricing {
     const struct law *chinchilla; /* NULL: none */
     /* An observation pins L_opt to this value at these N and D; NaN: not pinned. */
     double pin, pin_params, pin_tokens;
-    bool is_observed; /* the model whose observed loss pins the law: its loss is that */
+    struct arch observed; /* the shape that was pinned to */
+    bool is_observed;     /* the model whose observed loss pins the law: its loss is that */
     const struct device *serving, *training; /* NULL: none */
 };
 /* Fills in all but the pin, which needs the observed model's shape: pricing_pin. */
@@ -78,6 +79,33 @@ enum { ALL_METRICS = (1 << METRIC_COUNT) - 1 };
 void cost_metrics(const struct spec *s, const struct model_spec *m, const struct arch *a,
                   double metrics[METRIC_COUNT]);
 
+/* ---- samples.c: a law's samples, and the loss of a shape under each of them ------------------ */
+
+/* More are not looked at. */
+enum { SAMPLES_MAX = 2000 };
+
+/* The law with the coefficients of its sample i (modulo their number); without samples, itself. */
+struct law law_sampled(const struct law *law, int i);
+/* Whether the law or the one that gives its L_opt has samples. */
+bool pricing_is_sampled(const struct pricing *p);
+/* The loss of `a` under sample i of all laws concerned, a pinned L_opt pinned anew: the definition,
+ * for a few shapes. The same in bulk, for n samples (at most SAMPLES_MAX): fastest near `params`,
+ * which must be the same where losses of two models are compared to the last bit. */
+double pricing_sampled_loss(const struct pricing *p, int i, const struct arch *a);
+struct sampled_law *sampled_law_new(struct arena *a, const struct pricing *p, int n, double params);
+void sampled_losses(const struct sampled_law *l, const struct arch *a, double *loss);
+/* The same where no integer shape stands: what the law reads of one. */
+struct law_point {
+    double params, total_params, x, r, d_model_per_layer;
+};
+void sampled_losses_at(const struct sampled_law *l, const struct law_point *at, double *loss);
+
+/* The smallest values that 5 % and 95 % of the samples do not exceed. NaN: not known. */
+struct interval {
+    double lo, hi;
+};
+struct interval interval_of(double *values, int n); /* reorders; leaves out what is not finite */
+
 /* ---- search.c: the exact candidate set, the requirements, the objective ---------------------- */
 
 struct candidate {
@@ -90,9 +118,33 @@ struct requirement {
     double lhs, rhs; /* of the best candidate; where there is none, of nearest[i] */
     bool satisfied;
     double margin; /* >= 0 where satisfied, in units of the left side */
+    double share;  /* of the law's samples under which it holds; NaN: no sample bears on it */
+    struct interval margins;
 };
 
-enum { MAX_RUNNERS = 5 };
+enum { MAX_RUNNERS = 15, SHOWN_RUNNERS = 5 };
+
+/* A shape beside the chosen one. */
+struct rival {
+    struct candidate candidate;
+    double chosen; /* share of the samples whose own choice it is */
+    double wins;   /* share of the samples under which it is to be preferred to the chosen one */
+    struct interval difference; /* its loss less that of the chosen one */
+};
+
+/* What the samples of the laws say of a choice. */
+struct sureness {
+    int n;                             /* samples */
+    struct interval loss;              /* of the chosen shape */
+    struct interval knobs[KNOB_COUNT]; /* of the shapes that the samples themselves choose */
+    double same;                       /* share of the samples that choose the chosen shape */
+    double none;                       /* share of them that find no candidate */
+    struct rival runners[MAX_RUNNERS]; /* in the order of resolution.runners */
+    int n_runners;
+    struct rival *often; /* the shapes that samples choose, most often chosen first */
+    int n_often;         /* of which this many were compared with the chosen one */
+    int distinct;        /* and this many there are */
+};
 
 struct resolution {
     const struct model_spec *model;
@@ -105,6 +157,9 @@ struct resolution {
     const char *objective;                 /* "maximize throughput", or "" */
     struct candidate runners[MAX_RUNNERS]; /* the next best, best first */
     int n_runners;
+    const struct search *search; /* how it was found: resolution_judge */
+    const char *measured;        /* an object that resolution_json adds as "measured", or NULL */
+    const struct sureness *sure; /* NULL: no sample bears on the choice, or resolve_point */
     const char **warnings;
     int n_warnings;
     /* Not found: the requirement that binds, -1 where the candidate set itself is empty, and for
@@ -127,6 +182,16 @@ void spec_ready(struct arena *a, const struct spec *in, struct spec *out, const 
  * `out`. */
 bool resolve(struct arena *a, const struct spec *s, int model, struct diags *d,
              struct resolution *out);
+
+/* The same without asking the samples about the choice: for searches that only compare. A
+ * requirement with a confidence is judged by them all the same; n_feasible is then not the whole
+ * number. */
+bool resolve_point(struct arena *a, const struct spec *s, int model, struct diags *d,
+                   struct resolution *out);
+
+/* What requirement i says of a candidate whose metrics are given, measured ones perhaps. */
+void resolution_judge(const struct resolution *r, const struct candidate *c, int i,
+                      struct requirement *out);
 
 /* Calls each(user, c) for every candidate of a resolved model in a fixed order, with the metrics of
  * `wanted` evaluated, whether or not it meets the requirements. False: diagnosed in `d`. */
@@ -173,29 +238,179 @@ const char *metric_text(char buffer[METRIC_TEXT], enum metric m, double value);
 enum { SHAPE_TEXT = 128 };
 const char *shape_text(char buffer[SHAPE_TEXT], const struct arch *a);
 
+bool same_shape(const struct arch *a, const struct arch *b);
+/* "2.7990..2.8104" */
+const char *interval_text(char buffer[METRIC_TEXT], struct interval i, int decimals);
+
 void resolution_print(const struct resolution *r, FILE *out);
 /* The object of the manual; architecture and metrics are null where nothing was found. */
 void resolution_json(const struct resolution *r, FILE *out);
 /* Why nothing was found, and the nearest candidate for each requirement given up. */
 void resolution_infeasible(const struct spec *s, const struct resolution *r, FILE *out);
 
-/* ---- plot.c --------------------------------------------------------------------------------------- */
+/* ---- plot.c ---------------------------------------------------------------------------------- */
 
-/* Runs gnuplot on `script`, a file that it may read from the start, and appends the picture to `svg`.
- * False: `*why`. */
+/* Runs gnuplot on `script`, a file that it may read from the start, and appends the picture to
+ * `svg`. False: `*why`. */
 bool plot_svg(FILE *script, FILE *svg, const char **why);
 
-/* ---- explain.c, frontier.c ------------------------------------------------------------------- */
+/* A text as a string of gnuplot's, quotes included: 'it''s'. */
+void plot_string(FILE *script, const char *text);
 
-/* Both resolve the model first. False: the spec is at fault, diagnosed in `d`. No feasible
- * candidate:
- * `*found` is false and `out` has what resolution_infeasible prints. */
-bool explain(struct arena *a, const struct spec *s, int model, struct diags *d, FILE *out,
-             bool *found);
+/* Terminal and style that all pictures share: `set terminal svg ...` with no background, so that a
+ * page's own shows; grid and line styles 1 (blue), 2 (red), 3 (grey), 4 (green), 5 (orange). */
+void plot_begin(FILE *script, int width, int height);
+
+/* ---- html.c: one self-contained page, for reports -------------------------------------------- */
+
+/* Light, dark and printed; no script, nothing fetched. Texts are escaped here: pass them raw. */
+struct html {
+    FILE *out;
+    int figures;
+    int columns;      /* of the open table */
+    unsigned numbers; /* bit i: column i holds numbers, set to the right */
+};
+void html_open(struct html *h, FILE *out, const char *title, const char *lead /* or NULL */);
+void html_section(struct html *h, const char *title);
+void html_paragraph(struct html *h, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void html_warning(struct html *h, const char *text);
+void html_code(struct html *h, const char *text, size_t length); /* a file, a log */
+/* A table of n columns (at most 32), then rows of n texts (NULL: empty), then its end. */
+void html_table(struct html *h, const char *caption /* or NULL */, const char *const *heads, int n,
+                unsigned numbers);
+void html_row(struct html *h, bool marked, const char *const *text);
+void html_table_end(struct html *h);
+/* Runs gnuplot on `script` (see plot_begin) and sets the picture into the page. False: `*why` (no
+ * gnuplot), and the page says so in the picture's place. */
+bool html_figure(struct html *h, FILE *script, const char *caption, const char **why);
+void html_close(struct html *h, const char *footer);
+/* Escaped for HTML; what is not UTF-8, and control characters, become U+FFFD. */
+void html_escape(FILE *out, const char *text, size_t length);
+
+/* ---- insight.c: what there is to say about a choice ------------------------------------------ */
+
+/* A shape with a name: another model of the file. */
+struct named {
+    const char *name;
+    struct candidate candidate;
+    bool baseline; /* a goal of the model reads it */
+};
+
+/* The law's loss over one knob, N and the other knob held. */
+enum { CURVE_POINTS = 121 };
+struct curve {
+    enum knob knob;   /* KNOB_D_MODEL, KNOB_R */
+    const char *held; /* "r = 4.9" */
+    double lo, hi;    /* points are spaced by the knob's logarithm */
+    double chosen, loss_chosen;
+    double best;           /* where the law's minimum lies; NaN: nowhere */
+    double fit_lo, fit_hi; /* fitted range; NaN: not stated */
+    double at[CURVE_POINTS], loss[CURVE_POINTS];
+    /* 5 % and 95 % of the samples: the difference from the chosen shape, laid onto its loss, so
+     * that what all shapes have in common is left out. NaN: no samples. */
+    double low[CURVE_POINTS], high[CURVE_POINTS];
+    struct interval picks; /* of the shapes that the samples choose */
+};
+
+/* The best choice at each value of an integer knob that is free. */
+struct profile {
+    enum knob knob;
+    struct candidate *at; /* n, by ascending knob; layers 0: nothing is feasible there */
+    double *value;
+    int n;
+};
+
+/* What moving the bound of a requirement does to the objective. */
+enum { TRADE_STEPS = 4 };
+extern const double trade_steps[TRADE_STEPS]; /* parts of the bound: -1, -0.1, 0.1, 1 percent;
+                                                 positive relaxes */
+struct trade {
+    const struct requirement *requirement;
+    bool binds;                       /* without it the choice is another */
+    struct candidate at[TRADE_STEPS]; /* layers 0: nothing is feasible */
+    struct candidate dropped;         /* layers 0: it does not bind, or nothing is feasible */
+    double rate; /* percent of the objective for one percent of the bound, over that percent */
+};
+
+/* The fastest candidate within a loss, requirements aside. */
+enum { RATES = 5 };
+struct exchange {
+    double step[RATES], budget[RATES]; /* a part of the chosen loss; the loss */
+    struct candidate best[RATES];      /* layers 0: out of reach */
+};
+
+struct insight {
+    const struct spec *spec; /* ready: see spec_ready */
+    int model;
+    struct resolution resolution; /* nothing below is set where it found nothing */
+    enum metric objective;        /* what the choice is the best in */
+    struct curve curves[2];
+    int n_curves;
+    struct profile profiles[KNOB_COUNT];
+    int n_profiles;
+    struct trade *trades; /* a requirement; n_requirements, 0 where nothing is to be chosen */
+    int n_trades;
+    struct exchange exchange;
+    bool has_exchange;
+    struct named *named;
+    int n_named;
+};
+/* False: the spec is at fault, diagnosed in `d`. */
+bool insight_build(struct arena *a, const struct spec *s, int model, struct diags *d,
+                   struct insight *out);
+/* Only the resolution and the other models. */
+bool insight_others(struct arena *a, const struct spec *s, int model, struct diags *d,
+                    struct insight *out);
+/* The best choice of a model with one integer knob at one value. False: nothing is feasible. */
+bool insight_best_at(struct arena *a, const struct spec *s, int model, enum knob k, double value,
+                     struct candidate *best);
+double knob_value(const struct arch *a, enum knob k);
+
+/* ---- frontier.c: the shapes that none beats in both loss and throughput ---------------------- */
+
+/* What is kept of a candidate; the rest of its arch is the same for all. */
+struct front_point {
+    double loss, throughput;
+    int64_t params;
+    int layers, d_model, heads, kv_heads, head_dim, d_ff;
+    const char *name; /* another model of the file with this very shape, or NULL */
+};
+struct front {
+    const struct resolution *resolution;
+    const struct named *named;
+    int n_named;
+    struct front_point *all, *best; /* candidates by ascending loss; those that none beats */
+    size_t n_all, n_best;
+};
+/* False: diagnosed in `d`, or `*why`: out of memory. Release with front_free in any case. */
+bool front_build(struct arena *a, const struct resolution *r, const struct named *named,
+                 int n_named, struct diags *d, struct front *out, const char **why);
+void front_free(struct front *f);
+
+/* ---- figures.c: gnuplot's view of them; no terminal is set (plot_begin) ---------------------- */
+
+void figure_curve(const struct curve *c, const struct insight *i, FILE *script);
+void figure_profile(const struct profile *p, const struct insight *i, FILE *script);
+void figure_front(const struct front *f, FILE *script);
+
+/* ---- explain.c, frontier.c, page.c: the commands --------------------------------------------- */
+
+/* Each resolves the model first. False: the spec is at fault, diagnosed in `d`. `*why` is set where
+ * a plot could not be made (no gnuplot), NULL else: the world's failure, with all else written.
+ * Files may be NULL. */
+
+/* Text to `out`; curves, profiles and prices of requirements as CSV and as a picture. No feasible
+ * candidate: `*found` is false and `out` has what resolution_infeasible prints. */
+bool explain(struct arena *a, const struct spec *s, int model, struct diags *d, FILE *csv,
+             FILE *svg, FILE *out, bool *found, const char **why);
 /* The loss/throughput Pareto front of the candidate set, requirements aside: a table to `out`, all
- * of it to `csv`, a plot to `svg`; each may be NULL. `*why` is set where the plot could not be made
- * (no gnuplot), NULL else: the world's failure, with the table and the CSV written all the same. */
+ * of it to `csv`, a plot to `svg`. */
 bool frontier(struct arena *a, const struct spec *s, int model, struct diags *d, FILE *csv,
               FILE *svg, FILE *out, const char **why);
+/* Everything above as one HTML page. */
+bool report(struct arena *a, const struct spec *s, int model, struct diags *d, FILE *html,
+            bool *found, const char **why);
+
+#include "runs.h" /* runs.c, fit.c: tables of runs, and laws fitted to them */
 
 #endif

@@ -56,3 +56,28 @@ bool plot_svg(FILE *script, FILE *svg, const char **why)
         fclose(image);
     return ok;
 }
+
+void plot_string(FILE *script, const char *text)
+{
+    fputc('\'', script);
+    for (; *text; text++) {
+        if (*text == '\'')
+            fputc('\'', script);
+        fputc(*text == '\n' || *text == '\r' ? ' ' : *text, script);
+    }
+    fputc('\'', script);
+}
+
+void plot_begin(FILE *script, int width, int height)
+{
+    fprintf(script,
+            "set terminal svg size %d,%d dynamic noenhanced font 'sans-serif,13'\n"
+            "set encoding utf8\nset grid lc rgb 'gray' lw 0.5\nset border 3\n"
+            "set tics nomirror out\nset key top right\n"
+            "set style line 1 lc rgb '#3b7dd8' lw 2 pt 7\n"
+            "set style line 2 lc rgb '#d2502f' lw 2 pt 7\n"
+            "set style line 3 lc rgb '#8a8f98' lw 1 pt 7\n"
+            "set style line 4 lc rgb '#2f9e6e' lw 2 pt 9\n"
+            "set style line 5 lc rgb '#c98a1b' lw 2 pt 5\n",
+            width, height);
+}

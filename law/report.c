@@ -94,6 +94,12 @@ const char *shape_text(char buffer[SHAPE_TEXT], const struct arch *a)
     return buffer;
 }
 
+bool same_shape(const struct arch *a, const struct arch *b)
+{
+    return a->layers == b->layers && a->d_model == b->d_model && a->heads == b->heads &&
+           a->kv_heads == b->kv_heads && a->head_dim == b->head_dim && a->d_ff == b->d_ff;
+}
+
 static void print_requirements(const struct resolution *r, FILE *out)
 {
     if (r->n_requirements == 0)
@@ -101,9 +107,43 @@ static void print_requirements(const struct resolution *r, FILE *out)
     fprintf(out, "requirements\n");
     for (int i = 0; i < r->n_requirements; i++) {
         const struct requirement *q = &r->requirements[i];
-        fprintf(out, "  %-4s %s   (%.6g against %.6g, margin %.4g)\n", q->satisfied ? "met" : "NOT",
-                q->goal->text, q->lhs, q->rhs, q->margin);
+        fprintf(out, "  %-4s %s", q->satisfied ? "met" : "NOT", q->goal->text);
+        fprintf(out, "   (%.6g against %.6g, margin %.4g)\n", q->lhs, q->rhs, q->margin);
+        if (!isnan(q->share))
+            fprintf(out, "       holds under %.3g %% of the samples, margin %.4g..%.4g\n",
+                    100 * q->share, q->margins.lo, q->margins.hi);
     }
+}
+
+/* ---- what the samples of the law say --------------------------------------------------------- */
+
+const char *interval_text(char buffer[METRIC_TEXT], struct interval i, int decimals)
+{
+    if (isnan(i.lo) || isnan(i.hi))
+        return strcpy(buffer, "unknown");
+    snprintf(buffer, METRIC_TEXT, "%.*f..%.*f", decimals, i.lo, decimals, i.hi);
+    return buffer;
+}
+
+static void print_sureness(const struct resolution *r, FILE *out)
+{
+    const struct sureness *s = r->sure;
+    char text[METRIC_TEXT], shape[SHAPE_TEXT];
+    if (!s)
+        return;
+    fprintf(out, "what %d samples of the law leave open, 5..95 %%\n", s->n);
+    fprintf(out, "  %-13s %-22s of this shape\n", "loss", interval_text(text, s->loss, 4));
+    for (int i = 0; i < KNOB_COUNT; i++)
+        if (s->knobs[i].lo < s->knobs[i].hi)
+            fprintf(out, "  %-13s %-22s of the shapes that the samples choose\n", knob_names[i],
+                    interval_text(text, s->knobs[i], i == KNOB_R ? 3 : 0));
+    fprintf(out, "  %.3g %% of the samples choose this shape\n", 100 * s->same);
+    if (s->none > 0)
+        fprintf(out, "  %.3g %% find no candidate\n", 100 * s->none);
+    for (int i = 0; i < s->n_often && i < 3; i++)
+        if (!same_shape(&s->often[i].candidate.arch, &r->best.arch))
+            fprintf(out, "  %.3g %% choose %s\n", 100 * s->often[i].chosen,
+                    shape_text(shape, &s->often[i].candidate.arch));
 }
 
 static void print_counts(const struct resolution *r, FILE *out)
@@ -175,6 +215,7 @@ void resolution_print(const struct resolution *r, FILE *out)
     print_metrics(r, out);
     print_pricing(r, out);
     print_requirements(r, out);
+    print_sureness(r, out);
     print_counts(r, out);
     print_warnings(r, out);
 }
@@ -231,6 +272,66 @@ static void json_metrics(const double metrics[METRIC_COUNT], FILE *out)
     fprintf(out, "}");
 }
 
+static void json_interval(struct interval i, FILE *out)
+{
+    fprintf(out, "[");
+    json_number(i.lo, out);
+    fprintf(out, ", ");
+    json_number(i.hi, out);
+    fprintf(out, "]");
+}
+
+/* Keys that are there only where they say something. */
+static void json_confidence(const struct requirement *q, FILE *out)
+{
+    if (q->goal->confidence > 0) {
+        fprintf(out, ", \"confidence\": ");
+        json_number(q->goal->confidence, out);
+    }
+    if (isnan(q->share))
+        return;
+    fprintf(out, ", \"share\": ");
+    json_number(q->share, out);
+    fprintf(out, ", \"margin_interval\": ");
+    json_interval(q->margins, out);
+}
+
+static void json_rivals(const char *key, const struct rival *v, int n, FILE *out)
+{
+    fprintf(out, ",\n    \"%s\": [", key);
+    for (int i = 0; i < n; i++) {
+        fprintf(out, "%s\n      {\"architecture\": ", i ? "," : "");
+        json_architecture(&v[i].candidate.arch, out);
+        fprintf(out, ", \"chosen_by\": ");
+        json_number(v[i].chosen, out);
+        fprintf(out, ", \"wins\": ");
+        json_number(v[i].wins, out);
+        fprintf(out, ", \"loss_difference\": ");
+        json_interval(v[i].difference, out);
+        fprintf(out, "}");
+    }
+    fprintf(out, "%s]", n ? "\n    " : "");
+}
+
+static void json_sureness(const struct sureness *s, FILE *out)
+{
+    fprintf(out,
+            ",\n  \"uncertainty\": {\"samples\": %d, \"level\": [0.05, 0.95], \"loss\": ", s->n);
+    json_interval(s->loss, out);
+    fprintf(out, ",\n    \"architecture\": {");
+    for (int i = 0; i < KNOB_COUNT; i++) {
+        fprintf(out, "%s\"%s\": ", i ? ", " : "", knob_names[i]);
+        json_interval(s->knobs[i], out);
+    }
+    fprintf(out, "},\n    \"chosen_by\": ");
+    json_number(s->same, out);
+    fprintf(out, ", \"infeasible\": ");
+    json_number(s->none, out);
+    json_rivals("runners", s->runners, s->n_runners, out);
+    json_rivals("choices", s->often, s->n_often, out);
+    fprintf(out, "}");
+}
+
 static void json_requirements(const struct resolution *r, FILE *out)
 {
     static const char *const relations[] = {
@@ -249,6 +350,7 @@ static void json_requirements(const struct resolution *r, FILE *out)
         fprintf(out,
                 ", \"satisfied\": %s, \"margin\": ", r->found && q.satisfied ? "true" : "false");
         json_number(q.margin, out);
+        json_confidence(&q, out);
         fprintf(out, "}");
     }
     fprintf(out, "%s]", r->n_requirements ? "\n  " : "");
@@ -275,7 +377,12 @@ void resolution_json(const struct resolution *r, FILE *out)
             ", \"objective\": ",
             r->n_candidates, r->n_feasible);
     json_string(r->objective, out);
-    fprintf(out, "},\n  \"warnings\": [");
+    fprintf(out, "}");
+    if (r->sure)
+        json_sureness(r->sure, out);
+    if (r->measured)
+        fprintf(out, ",\n  \"measured\": %s", r->measured);
+    fprintf(out, ",\n  \"warnings\": [");
     for (int i = 0; i < r->n_warnings; i++) {
         fprintf(out, "%s\n    ", i ? "," : "");
         json_string(r->warnings[i], out);
@@ -313,6 +420,9 @@ static void print_nearest(const struct spec *s, const struct resolution *r, int 
         return;
     }
     fprintf(out, "nearest is %s\n", shape_text(text, &c->arch));
+    if (q->goal->confidence > 0 && !isnan(q->share))
+        fprintf(out, "      holds under %.3g %% of the samples, %g %% are asked for\n",
+                100 * q->share, 100 * q->goal->confidence);
     fprintf(out, "      loss %s, throughput %s, ",
             metric_text(loss, METRIC_LOSS, c->metrics[METRIC_LOSS]),
             metric_text(rate, METRIC_THROUGHPUT, c->metrics[METRIC_THROUGHPUT]));

@@ -3,7 +3,7 @@
  * Every candidate is judged by its realised N, r and cost. The cheap metrics (arithmetic on
  * integers) are evaluated for all, the dear ones (operation lists) only where they can still
  * matter. */
-#include "law.h"
+#include "search.h"
 
 #include <math.h>
 #include <string.h>
@@ -14,22 +14,9 @@ static const unsigned dear_metrics = 1u << METRIC_THROUGHPUT | 1u << METRIC_LATE
                                      1u << METRIC_TTFT | 1u << METRIC_TRAIN_TIME |
                                      1u << METRIC_TRAIN_MEMORY;
 
-/* ---- the resolver: models resolved so far ---------------------------------------------------- */
-
-enum progress { NOT_YET, IN_PROGRESS, DONE, FAILED };
-
-struct resolver {
-    struct arena *arena;
-    const struct spec *spec; /* ready */
-    const char *host_why;    /* why `host` has no rates */
-    struct diags *diags;
-    struct resolution *done; /* a model */
-    enum progress *progress;
-};
-
 static bool resolve_model(struct resolver *s, int model, struct span at);
 
-static void warn(struct resolver *s, struct resolution *r, const char *text)
+void search_warn(struct resolver *s, struct resolution *r, const char *text)
 {
     if (!r->warnings)
         r->warnings = arena_alloc(s->arena, sizeof *r->warnings * MAX_WARNINGS);
@@ -37,45 +24,7 @@ static void warn(struct resolver *s, struct resolution *r, const char *text)
         r->warnings[r->n_warnings++] = text;
 }
 
-/* ---- expressions of the goals ---------------------------------------------------------------- */
-
-/* Metrics of `model` itself that an expression reads. */
-static unsigned own_metrics(const struct expr *e, int model)
-{
-    if (!e || e->kind == EXPR_NUMBER)
-        return 0;
-    if (e->kind == EXPR_METRIC)
-        return e->model == model ? 1u << e->metric : 0;
-    return own_metrics(e->lhs, model) | own_metrics(e->rhs, model);
-}
-
-struct scope {
-    const struct resolver *resolver;
-    int model;
-    const double *own;
-};
-
-static double evaluate(const struct scope *c, const struct expr *e)
-{
-    switch (e->kind) {
-    case EXPR_NUMBER:
-        return e->number;
-    case EXPR_METRIC:
-        return e->model == c->model ? c->own[e->metric]
-                                    : c->resolver->done[e->model].best.metrics[e->metric];
-    case EXPR_ADD:
-        return evaluate(c, e->lhs) + evaluate(c, e->rhs);
-    case EXPR_SUB:
-        return evaluate(c, e->lhs) - evaluate(c, e->rhs);
-    case EXPR_MUL:
-        return evaluate(c, e->lhs) * evaluate(c, e->rhs);
-    case EXPR_DIV:
-        return evaluate(c, e->lhs) / evaluate(c, e->rhs);
-    case EXPR_NEG:
-        return -evaluate(c, e->lhs);
-    }
-    return NAN;
-}
+/* ---- goals of other models ------------------------------------------------------------------- */
 
 /* Resolves every other model that an expression names. */
 static bool resolve_references(struct resolver *s, const struct expr *e, int model)
@@ -89,23 +38,7 @@ static bool resolve_references(struct resolver *s, const struct expr *e, int mod
 
 /* ---- the search over one model --------------------------------------------------------------- */
 
-enum order { ORDER_METRIC, ORDER_NEAREST_PARAMS, ORDER_NONE };
-
-struct search {
-    struct resolver *resolver;
-    int model;
-    struct resolution *out;
-    struct shapes shapes;
-    enum order order;
-    enum metric metric;
-    double sign; /* the key to be minimised is sign * metric */
-    unsigned cheap, dear, objective;
-    unsigned *reads; /* a requirement: metrics of its own that it reads */
-    double *missed;  /* a requirement: by how much nearest[i] misses it */
-    bool overflow;
-};
-
-static double key_of(const struct search *x, const struct candidate *c)
+double search_key(const struct search *x, const struct candidate *c)
 {
     if (x->order == ORDER_METRIC)
         return x->sign * c->metrics[x->metric];
@@ -114,14 +47,8 @@ static double key_of(const struct search *x, const struct candidate *c)
     return 0;
 }
 
-/* Smaller key, then fewer parameters, smaller d_model, fewer heads; then whatever makes the order
- * total. */
-static bool better(const struct search *x, const struct candidate *a, const struct candidate *b)
+bool shape_before(const struct arch *p, const struct arch *q)
 {
-    double ka = key_of(x, a), kb = key_of(x, b);
-    if (ka != kb)
-        return ka < kb;
-    const struct arch *p = &a->arch, *q = &b->arch;
     int64_t np = arch_params(p), nq = arch_params(q);
     if (np != nq)
         return np < nq;
@@ -138,26 +65,10 @@ static bool better(const struct search *x, const struct candidate *a, const stru
     return p->head_dim < q->head_dim;
 }
 
-/* Equality is up to rounding of the arithmetic. */
-static void judge(const struct search *x, const struct candidate *c, struct requirement *q)
+static bool better(const struct search *x, const struct candidate *a, const struct candidate *b)
 {
-    struct scope scope = {x->resolver, x->model, c->metrics};
-    q->lhs = evaluate(&scope, q->goal->lhs);
-    q->rhs = evaluate(&scope, q->goal->rhs);
-    switch (q->goal->relation) {
-    case RELATION_LE:
-        q->margin = q->rhs - q->lhs;
-        break;
-    case RELATION_GE:
-        q->margin = q->lhs - q->rhs;
-        break;
-    case RELATION_EQ:
-        q->margin = -fabs(q->lhs - q->rhs);
-        if (-q->margin <= 1e-9 * fmax(fabs(q->lhs), fabs(q->rhs)))
-            q->margin = 0;
-        break;
-    }
-    q->satisfied = q->margin >= 0;
+    double ka = search_key(x, a), kb = search_key(x, b);
+    return ka != kb ? ka < kb : shape_before(&a->arch, &b->arch);
 }
 
 /* By which part of its bound a requirement is missed; a value that is not a number misses it by
@@ -178,7 +89,7 @@ static int judge_known(const struct search *x, const struct candidate *c, unsign
         unsigned reads = x->reads[i];
         if ((reads & ~known) || (!first && !(reads & ~before)))
             continue;
-        judge(x, c, &x->out->requirements[i]);
+        judge(x, c, i, &x->out->requirements[i]);
         if (!x->out->requirements[i].satisfied) {
             failures++;
             *failed = i;
@@ -222,6 +133,18 @@ static void keep_best(struct search *x, const struct candidate *c)
     r->runners[at] = next;
 }
 
+/* Asking a thousand samples costs ten times a price. Where nobody asks how many candidates are
+ * feasible, those that would not be kept are not asked about. */
+static bool is_idle(const struct search *x, struct candidate *c)
+{
+    const struct resolution *r = x->out;
+    if (!x->confident || x->model == x->resolver->wanted || r->n_runners < MAX_RUNNERS)
+        return false;
+    if (x->order == ORDER_METRIC)
+        pricing_metrics(&r->pricing, &c->arch, 1u << x->metric, c->metrics);
+    return !better(x, c, &r->runners[MAX_RUNNERS - 1]);
+}
+
 static bool visit(void *user, const struct arch *a)
 {
     struct search *x = user;
@@ -232,6 +155,8 @@ static bool visit(void *user, const struct arch *a)
         x->overflow = true;
         return false;
     }
+    if (is_idle(x, &c))
+        return true;
     pricing_metrics(&r->pricing, a, x->cheap, c.metrics);
     int failures = judge_known(x, &c, x->cheap, 0, true, &failed);
     if (failures > 1)
@@ -343,11 +268,48 @@ static bool check_others(struct search *x, const struct goal *g, const struct ex
     return false;
 }
 
+static bool reads_loss(const struct expr *e)
+{
+    if (!e || e->kind == EXPR_NUMBER)
+        return false;
+    if (e->kind == EXPR_METRIC)
+        return e->metric == METRIC_LOSS;
+    return reads_loss(e->lhs) || reads_loss(e->rhs);
+}
+
+/* Whether samples bear on requirement i, and a warning where it asks for a share of none. */
+static void note_confidence(struct search *x, int i)
+{
+    struct resolver *s = x->resolver;
+    const struct goal *g = x->out->requirements[i].goal;
+    const struct law *law = x->out->pricing.law;
+    x->unsure[i] = reads_unsure_loss(x, g->lhs) || reads_unsure_loss(x, g->rhs);
+    x->confident = x->confident || (g->confidence > 0 && x->unsure[i]);
+    if (g->confidence <= 0 || x->unsure[i])
+        return;
+    if (!reads_loss(g->lhs) && !reads_loss(g->rhs))
+        search_warn(s, x->out,
+                    arena_printf(s->arena,
+                                 "`%s`: only losses come with samples, so it is compared "
+                                 "as it stands",
+                                 g->text));
+    else
+        search_warn(s, x->out,
+                    arena_printf(s->arena,
+                                 "`%s`: law `%s` carries no samples, so the point "
+                                 "estimate is compared; `archc fit RUNS.csv --bootstrap 1000` "
+                                 "writes a law that does",
+                                 g->text, law ? law->name : "?"));
+}
+
 static bool collect_goals(struct search *x)
 {
     struct resolver *s = x->resolver;
     const struct model_spec *m = x->out->model;
     size_t n = (size_t)m->n_goals + 1;
+    x->unsure = arena_alloc(s->arena, sizeof *x->unsure * n);
+    x->loss = arena_alloc(s->arena, sizeof *x->loss * (size_t)(s->n_samples + 1));
+    x->difference = arena_alloc(s->arena, sizeof *x->difference * (size_t)(s->n_samples + 1));
     x->out->requirements = arena_alloc(s->arena, sizeof *x->out->requirements * n);
     x->out->nearest = arena_alloc(s->arena, sizeof *x->out->nearest * n);
     x->reads = arena_alloc(s->arena, sizeof *x->reads * n);
@@ -375,12 +337,8 @@ static bool collect_goals(struct search *x)
                 arena_printf(s->arena, "%s %s", g->kind == GOAL_MAXIMIZE ? "maximize" : "minimize",
                              metric_names[x->metric]);
         }
-        if (g->kind == GOAL_REQUIRE && g->confidence > 0)
-            warn(s, x->out,
-                 arena_printf(s->arena,
-                              "`%s with %g%%`: the law carries no intervals, so the point "
-                              "estimate is compared",
-                              g->text, 100 * g->confidence));
+        if (g->kind == GOAL_REQUIRE)
+            note_confidence(x, x->out->n_requirements - 1);
     }
     x->cheap = read & ~dear_metrics;
     x->dear = read & dear_metrics;
@@ -406,16 +364,17 @@ static void choose_order(struct search *x)
         x->sign = 1;
         x->objective = 1u << METRIC_LOSS & ~x->cheap;
         r->objective = "minimize loss";
-        warn(x->resolver, r, "no objective is stated: minimising loss, as the law can tell");
+        search_warn(x->resolver, r, "no objective is stated: minimising loss, as the law can tell");
         return;
     }
     x->order = x->shapes.params > 0 ? ORDER_NEAREST_PARAMS : ORDER_NONE;
     if (x->shapes.any_free)
-        warn(x->resolver, r,
-             x->shapes.params > 0
-                 ? "no objective is stated and no law tells shapes apart: taking the one closest "
-                   "to params"
-                 : "no objective is stated and no law tells shapes apart: taking the smallest");
+        search_warn(
+            x->resolver, r,
+            x->shapes.params > 0
+                ? "no objective is stated and no law tells shapes apart: taking the one closest "
+                  "to params"
+                : "no objective is stated and no law tells shapes apart: taking the smallest");
 }
 
 /* ---- what the chosen shape must be warned of ------------------------------------------------- */
@@ -425,10 +384,11 @@ static void warn_range(struct resolver *s, struct resolution *r, const char *wha
 {
     bool below = lo > 0 && value<lo *(1 - 1e-9), above = hi> 0 && value > hi * (1 + 1e-9);
     if (below || above)
-        warn(s, r,
-             arena_printf(s->arena,
-                          "%s %.4g is outside the range that law `%s` was fitted on, %.4g..%.4g",
-                          what, value, r->pricing.law->name, lo, hi));
+        search_warn(
+            s, r,
+            arena_printf(s->arena,
+                         "%s %.4g is outside the range that law `%s` was fitted on, %.4g..%.4g",
+                         what, value, r->pricing.law->name, lo, hi));
 }
 
 static void warn_law(struct resolver *s, struct resolution *r)
@@ -449,23 +409,25 @@ static void warn_shape(struct resolver *s, struct resolution *r, const struct sh
     const struct arch *a = &r->best.arch;
     const struct domain *k = &r->model->knobs[KNOB_R];
     if (shapes->head_dim_assumed)
-        warn(s, r, arena_printf(s->arena, "head_dim is not given: %d is assumed", a->head_dim));
+        search_warn(s, r,
+                    arena_printf(s->arena, "head_dim is not given: %d is assumed", a->head_dim));
     if (k->kind == DOMAIN_FIXED && fabs(arch_r(a) / k->value - 1) > 0.01)
-        warn(s, r,
-             arena_printf(s->arena,
-                          "r = %.4g is not reached on the steps of the knobs: realised %.4g",
-                          k->value, arch_r(a)));
+        search_warn(s, r,
+                    arena_printf(s->arena,
+                                 "r = %.4g is not reached on the steps of the knobs: realised %.4g",
+                                 k->value, arch_r(a)));
     const struct device *d = r->pricing.serving;
     if (d && d->memory_bytes > 0 && r->best.metrics[METRIC_MEMORY] > d->memory_bytes)
-        warn(s, r,
-             arena_printf(s->arena, "serving takes %.4g GB, but `%s` has %.4g GB",
-                          r->best.metrics[METRIC_MEMORY] / 1e9, d->name, d->memory_bytes / 1e9));
+        search_warn(s, r,
+                    arena_printf(s->arena, "serving takes %.4g GB, but `%s` has %.4g GB",
+                                 r->best.metrics[METRIC_MEMORY] / 1e9, d->name,
+                                 d->memory_bytes / 1e9));
     d = r->pricing.training;
     if (d && d->memory_bytes > 0 && r->best.metrics[METRIC_TRAIN_MEMORY] > d->memory_bytes)
-        warn(s, r,
-             arena_printf(s->arena, "training takes %.4g GB, but `%s` has %.4g GB",
-                          r->best.metrics[METRIC_TRAIN_MEMORY] / 1e9, d->name,
-                          d->memory_bytes / 1e9));
+        search_warn(s, r,
+                    arena_printf(s->arena, "training takes %.4g GB, but `%s` has %.4g GB",
+                                 r->best.metrics[METRIC_TRAIN_MEMORY] / 1e9, d->name,
+                                 d->memory_bytes / 1e9));
 }
 
 /* One warning a reason: "latency, ttft are not known: ...". */
@@ -485,7 +447,7 @@ static void warn_missing(struct resolver *s, struct resolution *r)
             verb = "are";
             told |= 1u << j;
         }
-        warn(s, r, arena_printf(s->arena, "%s %s not known: %s", names, verb, reason));
+        search_warn(s, r, arena_printf(s->arena, "%s %s not known: %s", names, verb, reason));
     }
 }
 
@@ -538,7 +500,7 @@ static void explain_failure(struct search *x)
     for (int i = 0; i < r->n_requirements; i++)
         if (r->nearest[i].arch.layers) {
             pricing_metrics(&r->pricing, &r->nearest[i].arch, ALL_METRICS, r->nearest[i].metrics);
-            judge(x, &r->nearest[i], &r->requirements[i]);
+            judge_fully(x, &r->nearest[i], i, &r->requirements[i]);
         }
 }
 
@@ -586,10 +548,12 @@ static void finish_found(struct search *x)
     for (int i = 0; i < r->n_runners; i++)
         pricing_metrics(&r->pricing, &r->runners[i].arch, ALL_METRICS, r->runners[i].metrics);
     for (int i = 0; i < r->n_requirements; i++)
-        judge(x, &r->best, &r->requirements[i]);
+        judge_fully(x, &r->best, i, &r->requirements[i]);
     warn_shape(s, r, &x->shapes);
     warn_law(s, r);
     warn_missing(s, r);
+    if (x->model == s->wanted)
+        search_sure(x);
 }
 
 static bool too_many(struct search *x)
@@ -603,23 +567,25 @@ static bool too_many(struct search *x)
 
 static bool search_model(struct resolver *s, int model, struct resolution *out, struct span at)
 {
-    struct search x = {.resolver = s, .model = model, .out = out, .order = ORDER_NONE};
+    struct search *x = arena_alloc(s->arena, sizeof *x);
+    *x = (struct search){.resolver = s, .model = model, .out = out, .order = ORDER_NONE};
+    out->search = x;
     out->model = &s->spec->models[model];
     out->binding = -1;
     pricing_init(&out->pricing, s->spec, out->model);
     if (!pin_law(s, &out->pricing, at))
         return false;
-    if (!shapes_init(s->arena, out->model, out->pricing.law, s->diags, &x.shapes))
+    if (!shapes_init(s->arena, out->model, out->pricing.law, s->diags, &x->shapes))
         return false;
-    if (!collect_goals(&x))
+    if (!collect_goals(x))
         return false;
-    choose_order(&x);
-    if (!shapes_each(&x.shapes, visit, &x))
-        return too_many(&x);
+    choose_order(x);
+    if (!shapes_each(&x->shapes, visit, x))
+        return too_many(x);
     if (out->found)
-        finish_found(&x);
+        finish_found(x);
     else
-        explain_failure(&x);
+        explain_failure(x);
     return true;
 }
 
@@ -675,18 +641,55 @@ void spec_ready(struct arena *a, const struct spec *in, struct spec *out, const 
     }
 }
 
+static int samples_in_use(const struct spec *s)
+{
+    int n = 0;
+    for (int i = 0; i < s->n_models; i++) {
+        struct pricing p;
+        pricing_init(&p, s, &s->models[i]);
+        if (p.law && p.law->n_samples > n)
+            n = p.law->n_samples;
+        if (p.chinchilla && p.chinchilla->n_samples > n)
+            n = p.chinchilla->n_samples;
+    }
+    return n < SAMPLES_MAX ? n : SAMPLES_MAX;
+}
+
+static bool resolve_as(struct arena *a, const struct spec *s, int model, bool want_sure,
+                       struct diags *d, struct resolution *out)
+{
+    struct resolver *resolver = arena_alloc(a, sizeof *resolver);
+    *resolver = (struct resolver){.arena = a, .diags = d, .wanted = want_sure ? model : -1};
+    struct spec *ready = arena_alloc(a, sizeof *ready);
+    spec_ready(a, s, ready, &resolver->host_why);
+    resolver->spec = ready;
+    resolver->done = arena_alloc(a, sizeof *resolver->done * (size_t)(s->n_models + 1));
+    resolver->progress = arena_alloc(a, sizeof *resolver->progress * (size_t)(s->n_models + 1));
+    resolver->n_samples = samples_in_use(ready);
+    resolver->params = s->models[model].params;
+    resolver->sampled = arena_alloc(a, sizeof *resolver->sampled * (size_t)(s->n_models + 1));
+    resolver->losses = arena_alloc(a, sizeof *resolver->losses * (size_t)(s->n_models + 1));
+    bool done = resolve_model(resolver, model, s->models[model].at);
+    *out = resolver->done[model];
+    return done;
+}
+
 bool resolve(struct arena *a, const struct spec *s, int model, struct diags *d,
              struct resolution *out)
 {
-    struct resolver resolver = {.arena = a, .diags = d};
-    struct spec *ready = arena_alloc(a, sizeof *ready);
-    spec_ready(a, s, ready, &resolver.host_why);
-    resolver.spec = ready;
-    resolver.done = arena_alloc(a, sizeof *resolver.done * (size_t)(s->n_models + 1));
-    resolver.progress = arena_alloc(a, sizeof *resolver.progress * (size_t)(s->n_models + 1));
-    bool done = resolve_model(&resolver, model, s->models[model].at);
-    *out = resolver.done[model];
-    return done;
+    return resolve_as(a, s, model, true, d, out);
+}
+
+bool resolve_point(struct arena *a, const struct spec *s, int model, struct diags *d,
+                   struct resolution *out)
+{
+    return resolve_as(a, s, model, false, d, out);
+}
+
+void resolution_judge(const struct resolution *r, const struct candidate *c, int i,
+                      struct requirement *out)
+{
+    judge_fully(r->search, c, i, out);
 }
 
 struct every {

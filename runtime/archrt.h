@@ -108,6 +108,7 @@ struct archrt_infer {
     int past; /* tokens in the cache; the caller adds what it fed */
 };
 
+struct archrt_cuda;
 struct archrt_model {
     int abi;             /* ARCHRT_ABI */
     const char *source;  /* "quickstart.arch:7" */
@@ -144,6 +145,7 @@ struct archrt_model {
 
     const struct archrt_kernel *kernels;
     int n_kernels;
+    const struct archrt_cuda *cuda; /* archrt_device.h; NULL: the host alone */
 };
 
 extern const struct archrt_model archrt_model; /* defined by the emitted program */

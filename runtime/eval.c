@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #include "checkpoint.h"
+#include "gpu.h"
 #include "evaluate.h"
 #include "stream.h"
 
@@ -179,7 +180,7 @@ static void print_eval(const struct eval_options *o, const struct archrt_model *
 
 static bool run_eval(struct eval_options *o, struct failure *f)
 {
-    const struct archrt_model *m = &archrt_model;
+    const struct archrt_model *m = the_model;
     struct data d;
     struct loss_sum sum;
     float *params = NULL;
@@ -196,6 +197,8 @@ static bool run_eval(struct eval_options *o, struct failure *f)
                                         "one token alone cannot be predicted: "
                                         "give a longer file");
     good = good && load_params(m, o->weights, &params, f);
+    if (good && device_in_use() && !o->as_served)
+        good = device_train_begin(params, NULL, NULL, f);
     double before = clock_seconds();
     good = good && (o->as_served ? eval_served : eval_trained)(o, m, params, &d, &sum, f);
     if (good && !isfinite(sum.nats))
@@ -294,7 +297,7 @@ struct score_options {
 
 static bool run_score(const struct score_options *o, struct failure *f)
 {
-    const struct archrt_model *m = &archrt_model;
+    const struct archrt_model *m = the_model;
     char *read = NULL;
     size_t n = o->text ? strlen(o->text) : 0;
     float *params = NULL;

@@ -8,6 +8,7 @@
 #include <jansson.h>
 
 #include "checkpoint.h"
+#include "gpu.h"
 #include "options.h"
 #include "peak.h"
 #include "sample.h"
@@ -242,7 +243,7 @@ static double tokens_per_second(const struct report *r)
 static double read_fraction(const struct report *r)
 {
     static const double width[] = {4, 2, 1.0625};
-    const struct archrt_model *m = &archrt_model;
+    const struct archrt_model *m = the_model;
     double weights =
         ((double)m->params + (double)m->arch.vocab * m->arch.d_model) * width[m->weights];
     double cache = (double)m->cache_bytes / m->arch.context * (r->prompt + r->generated / 2.0);
@@ -254,11 +255,11 @@ static void print_speed(const struct report *r)
 {
     if (tokens_per_second(r) == 0)
         return;
-    fprintf(stderr,
-            "%s: %d tokens in, first out after %.1f ms (%.0f tokens/s); then %.1f tokens/s, "
-            "%.0f%% of this machine's read bandwidth\n",
-            program_name, r->prompt, 1e3 * r->first, r->prompt / r->first, tokens_per_second(r),
-            100 * read_fraction(r));
+    fprintf(stderr, "%s: %d tokens in, first out after %.1f ms (%.0f tokens/s); then %.1f tokens/s",
+            program_name, r->prompt, 1e3 * r->first, r->prompt / r->first, tokens_per_second(r));
+    if (!device_in_use())
+        fprintf(stderr, ", %.0f%% of this machine's read bandwidth", 100 * read_fraction(r));
+    fputc('\n', stderr);
 }
 
 /* JSON texts are UTF-8: what is not becomes U+FFFD. */
@@ -330,7 +331,7 @@ static bool load(const struct settings *s, struct inference *run, struct failure
         params_init(&archrt_model, params, (uint64_t)s->seed);
     else
         good = weights_read(s->weights, &archrt_model, params, f);
-    good = good && inference_open(run, &archrt_model, params, f);
+    good = good && inference_open(run, the_model, params, f);
     slab_free(params, bytes);
     return good;
 }
@@ -359,7 +360,7 @@ static bool check_settings(struct settings *s, struct failure *f)
 static bool run_generate(struct settings *s, struct failure *f)
 {
     struct tokenizer t = {0};
-    struct inference run = {.model = &archrt_model};
+    struct inference run = {.model = the_model};
     struct output out = {.s = s};
     struct report r = {0};
     int32_t *prompt = NULL;

@@ -3,6 +3,7 @@
 
 #include <jansson.h>
 
+#include "gpu.h"
 #include "options.h"
 
 static const char *const kind_names[] = {
@@ -140,6 +141,41 @@ static void print_kernels(const struct archrt_model *m)
     }
 }
 
+static void print_cuda(const struct archrt_cuda *c)
+{
+    char a[32], b[32], say[256];
+    struct device *d = cuda_device_open(say, sizeof say);
+    double train = 0, infer = (double)c->page_bytes * c->layers * c->slot_pages;
+    for (int i = 0; i < SLAB_COUNT; i++) {
+        train += (double)c->train_bytes[i];
+        infer += (double)c->infer_bytes[i];
+    }
+    printf("cuda       %s; code for", c->options);
+    for (int i = 0; i < c->n_targets; i++)
+        printf("%s %s", i ? "," : "", c->targets[i].name);
+    printf("; training %s, one sequence of %d tokens %s\n", show_bytes(a, train),
+           c->slot_pages * KV_PAGE, show_bytes(b, infer));
+    if (!d)
+        printf("           %s: it computes on the host\n\n", say);
+    else
+        printf("           here: %s, %s, %d processors, %s\n\n", d->name, d->driver, d->processors,
+               show_bytes(a, (double)d->memory));
+    if (d)
+        d->api->close(d);
+}
+
+static void print_cuda_kernels(const struct archrt_cuda *c)
+{
+    printf("\n%-8s %-34s %9s %7s %7s  %6s %9s %10s\n", "cuda", "kernel", "m", "n", "k", "calls",
+           "GFLOP", "MB");
+    for (int i = 0; i < c->n_kernels; i++) {
+        const struct archrt_cuda_kernel *k = &c->kernels[i];
+        printf("%-8s %-34s %9lld %7lld %7lld  %6d %9.4f %10.3f\n", k->phase, k->name,
+               (long long)k->m, (long long)k->n, (long long)k->k, k->times, k->flops * 1e-9,
+               k->bytes * 1e-6);
+    }
+}
+
 int cmd_info(int argc, char **argv)
 {
     struct failure f;
@@ -160,6 +196,10 @@ int cmd_info(int argc, char **argv)
     print_architecture(&archrt_model);
     print_memory(&archrt_model);
     print_predicted(&archrt_model);
+    if (archrt_model.cuda)
+        print_cuda(archrt_model.cuda);
     print_kernels(&archrt_model);
+    if (archrt_model.cuda)
+        print_cuda_kernels(archrt_model.cuda);
     return STATUS_OK;
 }

@@ -5,21 +5,23 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "gpu.h"
 #include "options.h"
 #include "runtime.h"
 
 static const struct command {
     const char *name, *help;
     int (*run)(int argc, char **argv);
+    bool computes; /* the model, on a device where there is one */
 } commands[] = {
-    {"info", "what this program is: shapes, memory, kernels, predicted speed", cmd_info},
-    {"train", "train on text, JSONL or token shards", cmd_train},
-    {"eval", "loss, perplexity and bits per byte on files", cmd_eval},
-    {"score", "log-probability of each token of a text", cmd_score},
-    {"generate", "continue a prompt", cmd_generate},
-    {"bench", "speed against this machine's measured limits", cmd_bench},
-    {"verify", "every kernel and the whole model against a plain reference", cmd_verify},
-    {"export", "weights in Hugging Face layout", cmd_export},
+    {"info", "what this program is: shapes, memory, kernels, predicted speed", cmd_info, false},
+    {"train", "train on text, JSONL or token shards", cmd_train, true},
+    {"eval", "loss, perplexity and bits per byte on files", cmd_eval, true},
+    {"score", "log-probability of each token of a text", cmd_score, true},
+    {"generate", "continue a prompt", cmd_generate, true},
+    {"bench", "speed against this machine's measured limits", cmd_bench, false},
+    {"verify", "every kernel and the whole model against a plain reference", cmd_verify, true},
+    {"export", "weights in Hugging Face layout", cmd_export, false},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
@@ -29,6 +31,10 @@ static void usage(FILE *out)
             archrt_model.arch.name, archrt_model.source, archrt_model.options);
     for (int i = 0; i < N_COMMANDS; i++)
         fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
+    if (archrt_model.cuda)
+        fprintf(out,
+                "\n--device host|cuda behind a command: where it computes (cuda, where there is "
+                "one)\n");
     fprintf(out, "\n'%s COMMAND --help' lists a command's options.\n", program_name);
     fprintf(out, "Exit status: 0 done, 1 wrong input, 2 wrong command line, 4 the disk, the memory "
                  "or the\nlike failed, 130 interrupted with everything saved.\n");
@@ -57,12 +63,61 @@ static void on_illegal_instruction(int signal)
     _exit(STATUS_WORLD);
 }
 
+/* Takes --device and its value out of the words. False: the value is missing. */
+static bool take_device(int *argc, char **argv, const char **device)
+{
+    int kept = 1;
+    for (int i = 1; i < *argc; i++) {
+        if (strncmp(argv[i], "--device=", 9) == 0) {
+            *device = argv[i] + 9;
+        } else if (strcmp(argv[i], "--device") == 0) {
+            if (++i == *argc)
+                return false;
+            *device = argv[i];
+        } else {
+            argv[kept++] = argv[i];
+        }
+    }
+    *argc = kept;
+    return true;
+}
+
+static bool asks_for_help(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return true;
+    return false;
+}
+
+/* Runs the command on the device that was asked for, or that is there. */
+static int run_on_device(const struct command *c, int argc, char **argv)
+{
+    const char *device = NULL;
+    struct failure f;
+    if (!take_device(&argc, argv, &device)) {
+        failed(&f, STATUS_USAGE, "--device wants host or cuda behind it");
+        return failure_report(&f);
+    }
+    bool computes = c->computes && !asks_for_help(argc, argv);
+    if (computes && !device_choose(device, &f))
+        return failure_report(&f);
+    bool bench = c->run == cmd_bench && device && strcmp(device, "cuda") == 0;
+    if (bench && !device_choose(device, &f))
+        return failure_report(&f);
+    int status = bench ? cmd_device_bench(argc, argv) : c->run(argc, argv);
+    if (device_failed(&f) && status != STATUS_USAGE)
+        status = failure_report(&f);
+    device_leave();
+    return status;
+}
+
 static int run(const struct command *c, int argc, char **argv)
 {
     signal(SIGXFSZ, SIG_IGN); /* a write beyond the limit fails instead, and is reported */
     signal(SIGILL, on_illegal_instruction);
     team_start(archrt_model.threads);
-    int status = c->run(argc, argv);
+    int status = run_on_device(c, argc, argv);
     team_stop();
     if ((fflush(stdout) != 0 || ferror(stdout)) && status == STATUS_OK && errno != EPIPE) {
         struct failure f;

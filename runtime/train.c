@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gpu.h"
 #include "files.h"
 #include "train.h"
 
@@ -164,7 +165,8 @@ static bool save(struct trainer *t, struct failure *f)
     json_t *state = make_state(t);
     struct checkpoint c = {t->step, t->params, t->m, t->v, state};
     report_sync(&t->report);
-    bool good = checkpoint_save(t->plan.out, t->model, &c, (int)t->plan.keep, f);
+    bool good = (!device_in_use() || device_train_fetch(t->params, t->m, t->v, f)) &&
+                checkpoint_save(t->plan.out, t->model, &c, (int)t->plan.keep, f);
     json_decref(state);
     if (good)
         t->saved_step = t->step;
@@ -372,6 +374,27 @@ static struct archrt_adamw adamw_of(const struct trainer *t, double lr)
                                  .correction2 = (float)(1 - pow(p->beta2, n))};
 }
 
+/* The step on a device, where parameters, moments and gradients stay. */
+static bool step_on_device(struct step_job *j, struct failure *f)
+{
+    struct trainer *t = j->t;
+    const struct archrt_adamw *a = &j->adamw;
+    struct device_step step = {.token = t->token,
+                               .target = t->target,
+                               .loss = t->loss,
+                               .micro_batches = (int)t->plan.accumulate,
+                               .train = {.grad_scale = 1.0f / (float)(rows(t) * t->plan.accumulate),
+                                         .lr = a->lr,
+                                         .beta1 = a->beta1,
+                                         .beta2 = a->beta2,
+                                         .eps = a->eps,
+                                         .weight_decay = a->weight_decay,
+                                         .correction1 = a->correction1,
+                                         .correction2 = a->correction2,
+                                         .clip = (float)t->plan.clip}};
+    return device_train_step(&step, &j->norm, f);
+}
+
 static bool not_finite(const struct trainer *t, const char *what, struct failure *f)
 {
     const char *advice = "try a lower --lr or a longer --warmup";
@@ -389,7 +412,10 @@ static bool one_step(struct trainer *t, struct step_facts *s, struct failure *f)
     if (!fill_step(t, f))
         return false;
     struct step_job job = {t, adamw_of(t, lr), 0};
-    team_run(step_work, &job);
+    if (!device_in_use())
+        team_run(step_work, &job);
+    else if (!step_on_device(&job, f))
+        return false;
     double nats = 0;
     int64_t n = rows(t) * t->plan.accumulate;
     for (int64_t i = 0; i < n; i++)
@@ -496,6 +522,8 @@ static int run(struct trainer *t)
     struct failure f;
     if (!start(t, &f))
         return failure_report(&f);
+    if (device_in_use() && !device_train_begin(t->params, t->m, t->v, &f))
+        return failure_report(&f);
     introduce(t);
     catch_signals();
     if (t->step > 0 && finished(t)) {
@@ -521,7 +549,7 @@ int cmd_train(int argc, char **argv)
 {
     static struct trainer t;
     struct failure f;
-    t = (struct trainer){.model = &archrt_model, .started = clock_seconds()};
+    t = (struct trainer){.model = the_model, .started = clock_seconds()};
     t.report.metrics = -1;
     switch (plan_read(&t.plan, t.model, argc, argv, &f)) {
     case OPTIONS_HELP:

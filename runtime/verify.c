@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 
+#include "gpu.h"
 #include "options.h"
 #include "verify.h"
 
@@ -243,7 +244,7 @@ static bool take_plant(struct settings *s, int *argc, char **argv, struct failur
 
 static bool verify(const struct settings *s, struct tally *tally, struct failure *f)
 {
-    const struct archrt_model *m = &archrt_model;
+    const struct archrt_model *m = the_model;
     if (!s->json)
         kernel_header();
     for (int i = 0; i < m->n_kernels; i++) {

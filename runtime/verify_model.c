@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gpu.h"
 #include "reference.h"
 #include "verify.h"
 
@@ -19,9 +20,14 @@ static const double loss_limit = 4e-5, gradient_limit = 4e-5;
  * the root of the layers. */
 static const double rounded_factor = 25;
 
+/* On a device activations are bf16, of 8 bits where fp32 has 24, but its sums are fp32: an error of
+ * 2^-9 enters a product where 2^-24 did, less what averages out. Measured on right programs: a
+ * third of it or less. */
+static const double half_factor = 1000;
+
 static double depth_limit(double one, const struct archrt_model *m)
 {
-    return one * sqrt(1 + m->arch.layers);
+    return one * sqrt(1 + m->arch.layers) * (device_in_use() ? half_factor : 1);
 }
 
 static double inference_limit(const struct archrt_model *m)

@@ -58,7 +58,7 @@ static struct touch touch_of(const struct trace *t, const struct step *step, int
         x.end = x.begin + b->floats;
         x.width = t->p->extents[b->width];
         if (o->at == AT_CHUNK) {
-            size_t row = (size_t)t->p->extents[b->width];
+            size_t row = (size_t)t->p->extents[b->width] / (b->type == DTYPE_BF16 ? 2 : 1);
             x.begin += row * (size_t)(chunk * t->p->extents[x.of]);
             x.end = x.begin + row * (size_t)t->p->extents[x.of];
         }
@@ -200,6 +200,118 @@ static void check_many(struct arena *a)
             }
 }
 
+/* ---- the CUDA plan ---- */
+
+static int steps_of(const struct plan *p, enum schedule_id id, enum kernel_kind kind)
+{
+    int n = 0;
+    for (int i = 0; i < p->schedules[id].n_steps; i++)
+        n += p->kernels[p->schedules[id].steps[i].kernel].kind == kind;
+    return n;
+}
+
+/* Memory that an operand of one step reaches beyond its buffer: what layout.c took the bytes of an
+ * element for. */
+static void check_element_sizes(const struct plan *p)
+{
+    for (int id = 0; id < SCHEDULE_COUNT; id++)
+        for (int i = 0; i < BUFFER_COUNT; i++) {
+            const struct buffer *b = &p->schedules[id].buffers[i];
+            if (!b->used)
+                continue;
+            int64_t elements = p->extents[b->rows] * p->extents[b->width];
+            int64_t bytes = elements * (b->type == DTYPE_BF16 ? 2 : 4);
+            CHECK((int64_t)b->floats * 4 >= bytes && (int64_t)b->floats * 4 < bytes + 256 &&
+                      b->offset % 64 == 0,
+                  "%s: %s has %zu floats for %lld bytes, at %zu", schedule_names[id], b->name,
+                  b->floats, (long long)bytes, b->offset);
+        }
+}
+
+static void check_cuda_plan(struct arena *a, const struct arch *arch, int slots)
+{
+    struct build_options o = {.threads = 2,
+                              .batch = 4,
+                              .sequence = 96,
+                              .chunk = 512,
+                              .weights = DTYPE_BF16,
+                              .slots = slots};
+    struct plan *p = arena_alloc(a, sizeof *p);
+    const char *why = "", *first, *second;
+    bool built = plan_build(a, arch, target_find("cuda"), &o, p, &why);
+    CHECK(built, "no plan: %s", why);
+    if (!built)
+        return;
+    CHECK(plan_verify(p, &why), "plan_verify: %s", why);
+    check_element_sizes(p);
+    for (int id = 0; id < SCHEDULE_COUNT; id++)
+        for (unsigned when = 0; when < (id == SCHEDULE_PREFILL ? 8u : 1u); when += 2)
+            CHECK(races(p, (enum schedule_id)id, when, &first, &second) == 0,
+                  "%s: %s races with %s", schedule_names[id], first, second);
+    for (int i = 0; i < p->n_kernels; i++) {
+        CHECK(p->kernels[i].kind >= CUDA_DECODE_EMBED, "%s is a host kernel", p->kernels[i].name);
+        for (int j = 0; j < i; j++)
+            CHECK(strcmp(p->kernels[i].name, p->kernels[j].name) != 0, "two kernels %s",
+                  p->kernels[i].name);
+    }
+    /* A layer of decode is five kernels; embedding, head and choosing a token stand around it. */
+    CHECK(p->schedules[SCHEDULE_DECODE].n_steps == 8, "decode has %d steps",
+          p->schedules[SCHEDULE_DECODE].n_steps);
+    CHECK(p->schedules[SCHEDULE_BATCH].n_steps == (slots > 1 ? 8 : 0), "batch has %d steps",
+          p->schedules[SCHEDULE_BATCH].n_steps);
+    CHECK(steps_of(p, SCHEDULE_BATCH, CUDA_SKINNY_RESIDUAL) == (slots > 8 ? 2 : 0) &&
+              steps_of(p, SCHEDULE_BATCH, CUDA_DECODE_RESIDUAL) ==
+                  (slots > 1 && slots <= 8 ? 2 : 0),
+          "%d slots: the wrong products", slots);
+    CHECK(steps_of(p, SCHEDULE_PREFILL, CUDA_SWIGLU) == 0 &&
+              steps_of(p, SCHEDULE_TRAIN, CUDA_SWIGLU) == 1,
+          "SwiGLU is not where it should be");
+    /* Scores and the last rows' logits share a place: a token is chosen before scores go there. */
+    CHECK(steps_of(p, SCHEDULE_PREFILL, CUDA_SAMPLE) == 1, "no token after a prompt");
+    for (int i = 0, scored = 0; i < p->schedules[SCHEDULE_PREFILL].n_steps; i++) {
+        const struct step *s = &p->schedules[SCHEDULE_PREFILL].steps[i];
+        scored |= s->when == WHEN_SCORED;
+        CHECK(s->when != WHEN_LOGITS || !scored, "logits after scores");
+    }
+}
+
+/* A GPU's kernels refuse what they cannot load 16 bytes at a time, and say what is near. */
+static void check_refusals(struct arena *a, struct arch arch)
+{
+    struct build_options o = {.threads = 1, .batch = 1, .sequence = 8, .chunk = 64};
+    struct plan *p = arena_alloc(a, sizeof *p);
+    const char *why = "";
+    arch.d_ff = 100;
+    CHECK(!plan_build(a, &arch, target_find("cuda"), &o, p, &why) && strstr(why, "96 and 104"),
+          "d_ff 100: %s", why);
+    arch.d_ff = 96;
+    arch.heads = 17;
+    arch.kv_heads = 1;
+    CHECK(!plan_build(a, &arch, target_find("cuda"), &o, p, &why) && strstr(why, "group of 17"),
+          "17 heads a group: %s", why);
+}
+
+static void check_cuda(struct arena *a)
+{
+    static const int heads[][3] = {{5, 1, 64}, {4, 4, 40}, {36, 4, 64}, {42, 6, 128}, {16, 1, 8}};
+    static const int slots[] = {1, 3, 8, 9, 64};
+    struct arch x = {.name = "test", .d_model = 320, .d_ff = 864, .context = 512};
+    for (int h = 0; h < 5; h++)
+        for (int s = 0; s < 5; s++)
+            for (int bits = 0; bits < 8; bits++) {
+                x.layers = 1 + bits % 3;
+                x.heads = heads[h][0];
+                x.kv_heads = heads[h][1];
+                x.head_dim = heads[h][2];
+                x.vocab = bits & 1 ? 4096 : 128256;
+                x.tied = bits & 1;
+                x.qk_norm = bits & 2;
+                x.qkv_bias = bits & 4;
+                check_cuda_plan(a, &x, slots[s]);
+            }
+    check_refusals(a, x);
+}
+
 /* A barrier or a buffer put wrong must be noticed. */
 static void check_planted(struct arena *a)
 {
@@ -241,6 +353,7 @@ int main(void)
 {
     struct arena *a = arena_new();
     check_many(a);
+    check_cuda(a);
     check_planted(a);
     arena_free(a);
     printf("%d checks, %d failures\n", checks, failures);

@@ -1,6 +1,7 @@
 /* law_tool.c - the reports of law/ without the driver.
  *
- *   law_tool resolve|json|explain|frontier FILE [MODEL [CSV [SVG]]] */
+ *   law_tool resolve|json|explain|frontier FILE [MODEL [CSV [SVG]]]
+ *   law_tool report FILE MODEL HTML */
 #include "../../law/law.h"
 
 #include <string.h>
@@ -11,19 +12,28 @@ static int run(struct arena *a, const struct spec *s, int model, struct diags *d
     struct resolution r;
     bool found = false;
     const char *why = NULL;
-    if (strcmp(argv[1], "explain") == 0)
-        return !explain(a, s, model, d, stdout, &found) ? 1 : found ? 0 : 3;
-    if (strcmp(argv[1], "frontier") == 0) {
+    if (strcmp(argv[1], "report") == 0 && argc > 4) {
+        FILE *html = fopen(argv[4], "w");
+        bool good = html && report(a, s, model, d, html, &found, &why);
+        if (html)
+            fclose(html);
+        if (why)
+            fprintf(stderr, "%s\n", why);
+        return !good ? 1 : why ? 4 : found ? 0 : 3;
+    }
+    bool why_shape = strcmp(argv[1], "explain") == 0;
+    if (why_shape || strcmp(argv[1], "frontier") == 0) {
         FILE *csv = argc > 4 ? fopen(argv[4], "w") : NULL,
              *svg = argc > 5 ? fopen(argv[5], "w") : NULL;
-        bool good = frontier(a, s, model, d, csv, svg, stdout, &why);
+        bool good = why_shape ? explain(a, s, model, d, csv, svg, stdout, &found, &why)
+                              : frontier(a, s, model, d, csv, svg, stdout, &why);
         if (csv)
             fclose(csv);
         if (svg)
             fclose(svg);
         if (why)
             fprintf(stderr, "%s\n", why);
-        return !good ? 1 : why ? 4 : 0;
+        return !good ? 1 : why ? 4 : why_shape && !found ? 3 : 0;
     }
     if (!resolve(a, s, model, d, &r))
         return 1;

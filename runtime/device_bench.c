@@ -1,0 +1,382 @@
+/* device_bench.c - `bench --device cuda`: every kernel by itself, every phase as its graph, against
+ * what this card copies and what the tables say must be moved and computed. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gpu.h"
+#include "options.h"
+
+/* What the sessions are filled with: random, so that no unit rests on zeros; small, so that nothing
+ * overflows on its way through the layers. */
+enum { NOISE = 8 << 20 };
+
+struct device_bench {
+    struct device *device;
+    const struct archrt_cuda *cuda;
+    struct session s;
+    int rounds;
+    double copy; /* bytes/s, read and written */
+    json_t *kernels, *phases;
+    struct failure *f;
+};
+
+static bool refused(struct device_bench *b)
+{
+    return failed(b->f, STATUS_WORLD, "%s: %s", b->device->name, b->device->why);
+}
+
+static bool fill(struct device_bench *b, enum archrt_slab slab, bool half, double scale)
+{
+    size_t bytes = b->s.bytes[slab], block = bytes < NOISE ? bytes : NOISE;
+    char *noise = need(malloc(block + 4));
+    for (size_t i = 0; i < block / (half ? 2 : 4); i++) {
+        float x = (float)(((double)(mix64(i + 1) >> 11) * 0x1p-52 - 1) * scale);
+        uint32_t bits;
+        memcpy(&bits, &x, sizeof bits);
+        uint16_t high = (uint16_t)(bits >> 16);
+        if (half)
+            memcpy(noise + 2 * i, &high, 2);
+        else
+            memcpy(noise + 4 * i, &bits, 4);
+    }
+    bool ok = true;
+    for (size_t at = 0; at < bytes && ok; at += block)
+        ok = session_put(&b->s, slab, at, noise, bytes - at < block ? bytes - at : block, b->f);
+    free(noise);
+    return ok;
+}
+
+static bool fill_ints(struct device_bench *b, enum archrt_slab slab, int first, int step, int limit)
+{
+    size_t n = b->s.bytes[slab] / sizeof(int);
+    int *list = need(malloc(n * sizeof *list + 1));
+    for (size_t i = 0; i < n; i++)
+        list[i] = (first + (int)i * step) % limit;
+    bool ok = session_put(&b->s, slab, 0, list, n * sizeof *list, b->f);
+    free(list);
+    return ok;
+}
+
+/* Each slot has its part of the pool; the first one, alone, runs on through the others'. */
+static bool fill_pages(struct device_bench *b)
+{
+    int slots = b->cuda->slots, each = b->cuda->slot_pages, pool = b->s.pool_pages;
+    int *pages = need(malloc((size_t)slots * (size_t)each * sizeof *pages));
+    for (int slot = 0; slot < slots; slot++)
+        for (int i = 0; i < each; i++)
+            pages[slot * each + i] = (slot * (pool / slots) + i) % pool;
+    bool ok = session_put(&b->s, SLAB_PAGES, 0, pages, b->s.bytes[SLAB_PAGES], b->f);
+    free(pages);
+    return ok;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Median seconds of one of `calls` calls, over the rounds. */
+static bool time_calls(struct device_bench *b, bool (*call)(struct device_bench *, void *),
+                       void *what, int calls, double *seconds)
+{
+    enum { MOST_ROUNDS = 64 };
+    double list[MOST_ROUNDS];
+    const struct device_api *api = b->device->api;
+    for (int i = -1; i < b->rounds; i++) { /* one to warm up */
+        if (!api->mark(b->device, 0))
+            return refused(b);
+        for (int k = 0; k < calls; k++)
+            if (!call(b, what))
+                return false;
+        if (!api->mark(b->device, 1) || !api->wait(b->device))
+            return refused(b);
+        if (i >= 0)
+            list[i] = api->elapsed(b->device) / calls;
+    }
+    qsort(list, (size_t)b->rounds, sizeof *list, by_value);
+    *seconds = list[b->rounds / 2];
+    return true;
+}
+
+/* ---- kernels ---- */
+
+struct one_step {
+    const struct archrt_step *step;
+    int turns, turn;
+    enum archrt_loop_kind kind;
+};
+
+/* Another layer each time: together the layers' weights are larger than any cache. */
+static bool call_step(struct device_bench *b, void *what)
+{
+    struct one_step *o = what;
+    o->turn = (o->turn + 1) % o->turns;
+    bool chunks = o->kind == ARCHRT_CHUNKS;
+    return session_step(&b->s, o->step, chunks ? 0 : o->turn, chunks ? o->turn : 0, false, b->f);
+}
+
+static json_t *number_or_null(double x)
+{
+    return isfinite(x) && x > 0 ? json_real(x) : json_null();
+}
+
+static bool bench_kernels(struct device_bench *b, enum archrt_phase_id id)
+{
+    const struct archrt_phase *phase = &b->cuda->phases[id];
+    for (int l = 0; l < phase->n; l++)
+        for (int i = 0; i < phase->loops[l].n; i++) {
+            const struct archrt_loop *loop = &phase->loops[l];
+            struct one_step o = {&loop->steps[i], loop->turns, 0, loop->kind};
+            const struct archrt_cuda_kernel *k = &b->cuda->kernels[o.step->kernel];
+            double seconds;
+            if (!time_calls(b, call_step, &o, loop->turns > 4 ? loop->turns : 4, &seconds))
+                return false;
+            json_array_append_new(b->kernels,
+                                  json_pack("{sssssIsIsIsisfsfsososo}", "name", k->name, "phase",
+                                            k->phase, "m", (json_int_t)k->m, "n", (json_int_t)k->n,
+                                            "k", (json_int_t)k->k, "calls", loop->turns, "flops",
+                                            k->flops, "bytes", k->bytes, "seconds",
+                                            number_or_null(seconds), "flops_per_second",
+                                            number_or_null(k->flops / seconds), "of_copy_bandwidth",
+                                            number_or_null(k->bytes / seconds / b->copy)));
+        }
+    return true;
+}
+
+/* ---- phases ---- */
+
+struct one_phase {
+    enum archrt_phase_id id;
+    unsigned when;
+};
+
+static bool call_phase(struct device_bench *b, void *what)
+{
+    const struct one_phase *o = what;
+    return session_run(&b->s, o->id, o->when, b->f);
+}
+
+/* FLOPs and bytes of a phase by its kernels; conditional steps count where `when` has them. */
+static void price(const struct device_bench *b, const struct one_phase *o, double *flops,
+                  double *bytes)
+{
+    const struct archrt_phase *phase = &b->cuda->phases[o->id];
+    *flops = *bytes = 0;
+    for (int l = 0; l < phase->n; l++) {
+        const struct archrt_loop *loop = &phase->loops[l];
+        bool counted = loop->when == ARCHRT_ALWAYS || o->when >> (loop->when - 1) & 1u;
+        for (int i = 0; counted && i < loop->n; i++) {
+            *flops += b->cuda->kernels[loop->steps[i].kernel].flops * loop->turns;
+            *bytes += b->cuda->kernels[loop->steps[i].kernel].bytes * loop->turns;
+        }
+    }
+}
+
+static bool bench_phase(struct device_bench *b, const char *name, struct one_phase o, int past,
+                        double tokens, int calls)
+{
+    double seconds, flops, bytes;
+    if (!time_calls(b, call_phase, &o, calls, &seconds))
+        return false;
+    price(b, &o, &flops, &bytes);
+    json_array_append_new(b->phases,
+                          json_pack("{sssisfsosososo}", "phase", name, "past", past, "tokens",
+                                    tokens, "seconds", number_or_null(seconds), "tokens_per_second",
+                                    number_or_null(tokens / seconds), "flops_per_second",
+                                    number_or_null(flops / seconds), "of_copy_bandwidth",
+                                    number_or_null(bytes / seconds / b->copy)));
+    return true;
+}
+
+/* Every slot stands behind `past` tokens, in front of each round. */
+static bool at_past(struct device_bench *b, int rows, int past)
+{
+    struct cuda_call call = {.rows = rows, .head_rows = rows, .segments = 1};
+    return fill_ints(b, SLAB_LENGTH, past, 0, INT32_MAX) &&
+           fill_ints(b, SLAB_NEXT, 1, 1, the_model->arch.vocab) &&
+           fill_ints(b, SLAB_SLOT, 0, 1, b->cuda->slots) &&
+           fill_ints(b, SLAB_HEAD_ROW, 0, 1, rows) &&
+           session_put(&b->s, SLAB_CALL, 0, &call, sizeof call, b->f);
+}
+
+static bool bench_decode(struct device_bench *b)
+{
+    int context = the_model->arch.context, slots = b->cuda->slots;
+    int pool = b->s.pool_pages / slots * KV_PAGE; /* tokens that each of all slots has room for */
+    int calls = b->rounds > 4 ? 8 : 1;
+    const int pasts[] = {1, context / 2, context - (b->rounds + 2) * calls};
+    for (int i = 0; i < 3; i++) {
+        int past = pasts[i] > 0 ? pasts[i] : 0;
+        if (!at_past(b, 1, past) ||
+            !bench_phase(b, "decode", (struct one_phase){ARCHRT_PHASE_DECODE, 0}, past, 1, calls))
+            return false;
+    }
+    if (!at_past(b, 1, context / 2) || !bench_kernels(b, ARCHRT_PHASE_DECODE))
+        return false;
+    int past = pool < context ? pool / 2 : context / 2;
+    if (!b->cuda->phases[ARCHRT_PHASE_BATCH].n)
+        return true;
+    return at_past(b, slots, past) &&
+           bench_phase(b, "batch", (struct one_phase){ARCHRT_PHASE_BATCH, 0}, past, slots, calls) &&
+           at_past(b, slots, past) && bench_kernels(b, ARCHRT_PHASE_BATCH);
+}
+
+static bool bench_prefill(struct device_bench *b)
+{
+    int context = the_model->arch.context;
+    int n = b->cuda->chunk < context ? b->cuda->chunk : context;
+    struct cuda_call call = {.rows = n, .head_rows = 1, .segments = 1};
+    int first[2] = {0, n}, head = n - 1;
+    return fill_ints(b, SLAB_TOKEN, 1, 7, the_model->arch.vocab) &&
+           fill_ints(b, SLAB_SLOT, 0, 0, 1) && fill_ints(b, SLAB_POSITION, 0, 1, context) &&
+           session_put(&b->s, SLAB_SEGMENT_ROW, 0, first, sizeof first, b->f) &&
+           session_put(&b->s, SLAB_HEAD_ROW, 0, &head, sizeof head, b->f) &&
+           session_put(&b->s, SLAB_CALL, 0, &call, sizeof call, b->f) &&
+           bench_phase(b, "prefill", (struct one_phase){ARCHRT_PHASE_PREFILL, 2}, 0, n, 1) &&
+           bench_kernels(b, ARCHRT_PHASE_PREFILL);
+}
+
+static bool bench_inference(struct device_bench *b)
+{
+    const struct archrt_cuda *c = b->cuda;
+    if (!session_open(&b->s, b->device, c, false, c->pool_pages, b->f))
+        return false;
+    bool ok = fill(b, SLAB_WEIGHTS, true, 0.05) && fill(b, SLAB_VECTORS, false, 1) &&
+              fill(b, SLAB_ROPE, false, 1) && fill(b, SLAB_CACHE, true, 1) && fill_pages(b) &&
+              bench_decode(b) && bench_prefill(b);
+    session_close(&b->s);
+    return ok;
+}
+
+static bool bench_training(struct device_bench *b)
+{
+    const struct archrt_cuda *c = b->cuda;
+    struct cuda_train step = {.grad_scale = 1e-4f,
+                              .lr = 1e-9f,
+                              .beta1 = 0.9f,
+                              .beta2 = 0.95f,
+                              .eps = 1e-8f,
+                              .correction1 = 0.1f,
+                              .correction2 = 0.05f,
+                              .clip = 1};
+    double tokens = (double)c->batch * c->sequence;
+    if (!session_open(&b->s, b->device, c, true, 0, b->f))
+        return false;
+    bool ok = fill(b, SLAB_PARAMS, false, 0.05) && fill(b, SLAB_WEIGHTS, true, 0.05) &&
+              fill(b, SLAB_ROPE, false, 1) &&
+              fill_ints(b, SLAB_TOKEN, 1, 7, the_model->arch.vocab) &&
+              fill_ints(b, SLAB_TARGET, 3, 11, the_model->arch.vocab) &&
+              session_put(&b->s, SLAB_STEP, 0, &step, sizeof step, b->f) &&
+              bench_phase(b, "train", (struct one_phase){ARCHRT_PHASE_TRAIN, 0}, 0, tokens, 1) &&
+              bench_phase(b, "update", (struct one_phase){ARCHRT_PHASE_UPDATE, 0}, 0, 0, 1) &&
+              bench_kernels(b, ARCHRT_PHASE_TRAIN) && bench_kernels(b, ARCHRT_PHASE_UPDATE);
+    session_close(&b->s);
+    return ok;
+}
+
+/* ---- what the card copies ---- */
+
+struct two {
+    void *from, *to;
+    size_t bytes;
+};
+
+static bool call_copy(struct device_bench *b, void *what)
+{
+    const struct two *t = what;
+    return b->device->api->copy(b->device, t->to, t->from, t->bytes) || refused(b);
+}
+
+static bool measure_copy(struct device_bench *b)
+{
+    const struct device_api *api = b->device->api;
+    struct two t = {NULL, NULL, b->device->memory / 64};
+    double seconds = 0;
+    bool ok = api->alloc(b->device, t.bytes, &t.from) && api->alloc(b->device, t.bytes, &t.to) &&
+              api->clear(b->device, t.from, t.bytes);
+    if (!ok)
+        refused(b);
+    ok = ok && time_calls(b, call_copy, &t, 2, &seconds);
+    api->release(b->device, t.from);
+    api->release(b->device, t.to);
+    b->copy = 2.0 * (double)t.bytes / seconds;
+    return ok;
+}
+
+/* ---- the command ---- */
+
+bool device_bench(struct device *device, int rounds, json_t **out, struct failure *f)
+{
+    struct device_bench b = {.device = device,
+                             .cuda = archrt_model.cuda,
+                             .rounds = rounds,
+                             .kernels = json_array(),
+                             .phases = json_array(),
+                             .f = f};
+    *out = json_object();
+    json_object_set_new(*out, "model", json_string(archrt_model.arch.name));
+    json_object_set_new(*out, "options", json_string(b.cuda->options));
+    json_object_set_new(*out, "device", json_string(device->name));
+    json_object_set_new(*out, "driver", json_string(device->driver));
+    bool ok = measure_copy(&b) && bench_inference(&b) && bench_training(&b);
+    json_object_set_new(*out, "copy_bytes_per_second", json_real(b.copy));
+    json_object_set_new(*out, "phases", b.phases);
+    json_object_set_new(*out, "kernels", b.kernels);
+    return ok;
+}
+
+static double real_of(json_t *row, const char *key)
+{
+    return json_number_value(json_object_get(row, key));
+}
+
+static void print_table(json_t *out)
+{
+    size_t i;
+    json_t *row;
+    printf("%s on %s (%s): copies %.2f TB/s\n\n%-10s %7s %12s %14s %10s %8s\n",
+           json_string_value(json_object_get(out, "model")),
+           json_string_value(json_object_get(out, "device")),
+           json_string_value(json_object_get(out, "driver")),
+           real_of(out, "copy_bytes_per_second") * 1e-12, "phase", "past", "us", "tokens/s",
+           "TFLOP/s", "% copy");
+    json_array_foreach(json_object_get(out, "phases"), i, row)
+        printf("%-10s %7.0f %12.1f %14.1f %10.2f %8.1f\n",
+               json_string_value(json_object_get(row, "phase")), real_of(row, "past"),
+               real_of(row, "seconds") * 1e6, real_of(row, "tokens_per_second"),
+               real_of(row, "flops_per_second") * 1e-12, real_of(row, "of_copy_bandwidth") * 100);
+    printf("\n%-34s %6s %12s %10s %8s\n", "kernel, alone", "calls", "us", "TFLOP/s", "% copy");
+    json_array_foreach(json_object_get(out, "kernels"), i, row)
+        printf("%-34s %6.0f %12.2f %10.2f %8.1f\n", json_string_value(json_object_get(row, "name")),
+               real_of(row, "calls"), real_of(row, "seconds") * 1e6,
+               real_of(row, "flops_per_second") * 1e-12, real_of(row, "of_copy_bandwidth") * 100);
+}
+
+int cmd_device_bench(int argc, char **argv)
+{
+    struct failure f;
+    bool json = false;
+    int64_t rounds = 15;
+    json_t *out = NULL;
+    const struct option table[] = {
+        {"json", NULL, OPTION_FLAG, &json, NULL, 0, 0, "one JSON object"},
+        {"repeat", "N", OPTION_INT, &rounds, NULL, 1, 63, "rounds, of which the median (15)"},
+        {NULL, NULL, OPTION_FLAG, NULL, NULL, 0, 0, NULL},
+    };
+    enum options_result result = options_read(
+        table, "Every kernel and every phase on the GPU, and what it copies. Run verify first.",
+        argc, argv, NULL, &f);
+    if (result != OPTIONS_READ)
+        return result == OPTIONS_HELP ? STATUS_OK : failure_report(&f);
+    bool ok = device_bench(the_device(), (int)rounds, &out, &f);
+    if (ok && json) {
+        json_dumpf(out, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
+        putchar('\n');
+    } else if (ok) {
+        print_table(out);
+    }
+    json_decref(out);
+    return ok ? STATUS_OK : failure_report(&f);
+}

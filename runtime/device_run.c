@@ -1,0 +1,228 @@
+/* device_run.c - walks the emitted tables: slabs, images, phases as graphs. */
+#include "gpu.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool refused(const struct session *s, struct failure *f, const char *doing)
+{
+    return failed(f, STATUS_WORLD, "%s: cannot %s: %s", s->device->name, doing, s->device->why);
+}
+
+const struct archrt_cuda_target *device_target(const struct archrt_cuda *cuda, int sm)
+{
+    const struct archrt_cuda_target *best = NULL;
+    for (int i = 0; i < cuda->n_targets; i++) {
+        const struct archrt_cuda_target *t = &cuda->targets[i];
+        bool binary = memcmp(t->images[0].data, "\177ELF", 4) == 0;
+        bool fits = t->sm <= sm && (!binary || t->sm / 10 == sm / 10) && (!t->exact || t->sm == sm);
+        if (fits && (!best || t->sm > best->sm))
+            best = t;
+    }
+    return best;
+}
+
+/* ---- slabs ---- */
+
+static size_t scratch_bytes(const struct session *s)
+{
+    size_t most = 0;
+    for (int i = 0; i < s->cuda->n_kernels; i++) {
+        const struct archrt_cuda_kernel *k = &s->cuda->kernels[i];
+        size_t bytes = s->target->launches[i].scratch;
+        if ((strcmp(k->phase, "train") == 0) == s->training && bytes > most)
+            most = bytes;
+    }
+    return most;
+}
+
+static bool alloc_slabs(struct session *s, struct failure *f)
+{
+    const struct archrt_cuda *c = s->cuda;
+    struct device *d = s->device;
+    for (int i = 1; i < SLAB_COUNT; i++)
+        s->bytes[i] = s->training ? c->train_bytes[i] : c->infer_bytes[i];
+    s->bytes[SLAB_SCRATCH] = scratch_bytes(s);
+    s->bytes[SLAB_CACHE] = c->page_bytes * (size_t)c->layers * (size_t)s->pool_pages;
+    size_t all = 0;
+    for (int i = 1; i < SLAB_COUNT; i++)
+        all += s->bytes[i];
+    for (int i = 1; i < SLAB_COUNT; i++)
+        if (s->bytes[i] && (!d->api->alloc(d, s->bytes[i], &s->slabs[i]) ||
+                            !d->api->clear(d, s->slabs[i], s->bytes[i]))) {
+            char need_text[32];
+            return failed(f, STATUS_WORLD, "%s: %s of memory for %s: %s", d->name,
+                          show_bytes(need_text, (double)all),
+                          s->training ? "training" : "inference", d->why);
+        }
+    if (s->training)
+        s->slabs[SLAB_VECTORS] =
+            (char *)s->slabs[SLAB_PARAMS] + sizeof(float) * (size_t)c->param_decayed;
+    return true;
+}
+
+/* ---- images ---- */
+
+static bool load_images(struct session *s, struct failure *f)
+{
+    const struct archrt_cuda *c = s->cuda;
+    struct device *d = s->device;
+    bool *wanted = need(calloc((size_t)c->n_units, sizeof *wanted));
+    bool ok = true;
+    for (int i = 0; i < c->n_kernels; i++)
+        if ((strcmp(c->kernels[i].phase, "train") == 0) == s->training)
+            wanted[c->kernels[i].unit] = true;
+    for (int u = 0; u < c->n_units && ok; u++) {
+        const struct archrt_image *image = &s->target->images[u];
+        if (wanted[u])
+            ok = d->api->load(d, c->units[u], image->data, (size_t)(image->end - image->data),
+                              &s->modules[u]);
+    }
+    free(wanted);
+    return ok || refused(s, f, "load the kernels");
+}
+
+static bool find_functions(struct session *s, struct failure *f)
+{
+    const struct archrt_cuda *c = s->cuda;
+    for (int i = 0; i < c->n_kernels; i++) {
+        const struct archrt_cuda_kernel *k = &c->kernels[i];
+        for (int pass = 0; s->modules[k->unit] && pass < k->passes; pass++) {
+            char name[96];
+            snprintf(name, sizeof name, pass ? "%s_%d" : "%s", k->name, pass + 1);
+            if (!s->device->api->function(s->device, s->modules[k->unit], name,
+                                          s->target->launches[i].pass[pass].shared,
+                                          &s->functions[i][pass]))
+                return refused(s, f, name);
+        }
+    }
+    return true;
+}
+
+bool session_open(struct session *s, struct device *device, const struct archrt_cuda *cuda,
+                  bool training, int pool_pages, struct failure *f)
+{
+    *s = (struct session){
+        .device = device, .cuda = cuda, .training = training, .pool_pages = pool_pages};
+    s->target = device_target(cuda, device->sm);
+    if (!s->target)
+        return failed(f, STATUS_WORLD,
+                      "%s is an sm_%d, for which this program has no code: compile it with "
+                      "--target sm_%d",
+                      device->name, device->sm, device->sm);
+    s->modules = need(calloc((size_t)cuda->n_units, sizeof *s->modules));
+    s->functions = need(calloc((size_t)cuda->n_kernels, sizeof *s->functions));
+    if (alloc_slabs(s, f) && load_images(s, f) && find_functions(s, f))
+        return true;
+    session_close(s);
+    return false;
+}
+
+void session_close(struct session *s)
+{
+    struct device *d = s->device;
+    if (!d)
+        return;
+    d->api->wait(d);
+    for (int phase = 0; phase < ARCHRT_PHASES; phase++)
+        for (int when = 0; when < DEVICE_WHENS; when++)
+            if (s->graphs[phase][when])
+                d->api->drop_graph(d, s->graphs[phase][when]);
+    for (int u = 0; s->modules && u < s->cuda->n_units; u++)
+        if (s->modules[u])
+            d->api->unload(d, s->modules[u]);
+    if (s->training)
+        s->slabs[SLAB_VECTORS] = NULL;
+    for (int i = 1; i < SLAB_COUNT; i++)
+        d->api->release(d, s->slabs[i]);
+    free(s->modules);
+    free(s->functions);
+    *s = (struct session){.device = NULL};
+}
+
+/* ---- phases ---- */
+
+static void *operand(const struct session *s, const struct archrt_operand *o, int layer, int chunk)
+{
+    char *base = s->slabs[o->slab];
+    size_t stride = o->layer * (o->slab == SLAB_CACHE ? (size_t)s->pool_pages : 1);
+    return base ? base + o->at + (size_t)layer * stride + (size_t)chunk * o->chunk : NULL;
+}
+
+bool session_step(struct session *s, const struct archrt_step *step, int layer, int chunk,
+                  bool early, struct failure *f)
+{
+    const struct archrt_cuda_kernel *k = &s->cuda->kernels[step->kernel];
+    void *pointers[ARCHRT_MAX_OPERANDS], *args[ARCHRT_MAX_OPERANDS];
+    for (int i = 0; i < step->n; i++) {
+        pointers[i] = operand(s, &step->operands[i], layer, chunk);
+        args[i] = &pointers[i];
+    }
+    for (int pass = 0; pass < k->passes; pass++)
+        if (!s->device->api->launch(s->device, s->functions[step->kernel][pass],
+                                    &s->target->launches[step->kernel].pass[pass], args, step->n,
+                                    k->early && (early || pass > 0)))
+            return refused(s, f, k->name);
+    return true;
+}
+
+static bool wanted(enum archrt_when when, unsigned mask)
+{
+    return when == ARCHRT_ALWAYS || mask >> (when - 1) & 1u;
+}
+
+bool session_launch(struct session *s, enum archrt_phase_id id, unsigned when, struct failure *f)
+{
+    const struct archrt_phase *phase = &s->cuda->phases[id];
+    bool first = true;
+    for (int l = 0; l < phase->n; l++) {
+        const struct archrt_loop *loop = &phase->loops[l];
+        for (int turn = 0; wanted(loop->when, when) && turn < loop->turns; turn++) {
+            int layer = loop->kind == ARCHRT_LAYERS            ? turn
+                        : loop->kind == ARCHRT_LAYERS_REVERSED ? loop->turns - 1 - turn
+                                                               : 0;
+            for (int i = 0; i < loop->n; i++) {
+                if (!session_step(s, &loop->steps[i], layer, loop->kind == ARCHRT_CHUNKS ? turn : 0,
+                                  !first, f))
+                    return false;
+                first = false;
+            }
+        }
+    }
+    return true;
+}
+
+bool session_run(struct session *s, enum archrt_phase_id id, unsigned when, struct failure *f)
+{
+    struct device *d = s->device;
+    void **graph = &s->graphs[id][when];
+    if (!*graph) {
+        if (!d->api->begin_graph(d))
+            return refused(s, f, "record a graph");
+        bool launched = session_launch(s, id, when, f);
+        if (!d->api->end_graph(d, graph))
+            return launched && refused(s, f, "record a graph");
+        if (!launched)
+            return false;
+    }
+    return d->api->replay(d, *graph) || refused(s, f, "run a graph");
+}
+
+bool session_put(struct session *s, enum archrt_slab slab, size_t at, const void *from,
+                 size_t bytes, struct failure *f)
+{
+    return s->device->api->to_device(s->device, (char *)s->slabs[slab] + at, from, bytes) ||
+           refused(s, f, "copy to it");
+}
+
+bool session_get(struct session *s, void *to, enum archrt_slab slab, size_t at, size_t bytes,
+                 struct failure *f)
+{
+    return s->device->api->from_device(s->device, to, (char *)s->slabs[slab] + at, bytes) ||
+           refused(s, f, "copy from it");
+}
+
+bool session_wait(struct session *s, struct failure *f)
+{
+    return s->device->api->wait(s->device) || refused(s, f, "finish its work");
+}

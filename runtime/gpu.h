@@ -1,0 +1,140 @@
+/* gpu.h - a device that runs CUDA kernels, and a program's phases on it. Sectioned by file. */
+#ifndef GPU_H
+#define GPU_H
+
+#include <jansson.h>
+
+#include "archrt_device.h"
+#include "runtime.h"
+
+/* ---- what a device can do: device_cuda.c is the driver's, tests/cuda has an emulated one --------
+ *
+ * Work is queued in one order; copies stand in that order too. Functions that return bool put one
+ * line into device->why where they return false. */
+
+struct device;
+struct device_api {
+    bool (*alloc)(struct device *, size_t bytes,
+                  void **out);                /* not initialised, 256-byte aligned */
+    void (*release)(struct device *, void *); /* or NULL */
+    bool (*host_alloc)(struct device *, size_t bytes, void **out); /* of the host, pinned */
+    void (*host_release)(struct device *, void *);
+    bool (*clear)(struct device *, void *at, size_t bytes);
+    bool (*copy)(struct device *, void *to, const void *from, size_t bytes); /* on the device */
+    /* `from` may change when it returns; waits for nothing else. */
+    bool (*to_device)(struct device *, void *to, const void *from, size_t bytes);
+    /* `to` is there after the next wait(); it is from host_alloc, or any memory if the caller waits
+     * before it goes away. */
+    bool (*from_device)(struct device *, void *to, const void *from, size_t bytes);
+    bool (*wait)(struct device *); /* for all that was queued */
+    bool (*load)(struct device *, const char *name, const char *image, size_t bytes, void **out);
+    void (*unload)(struct device *, void *module);
+    bool (*function)(struct device *, void *module, const char *name, unsigned shared, void **out);
+    /* `early`: may start before the launch in front of it ends. */
+    bool (*launch)(struct device *, void *function, const struct archrt_launch *, void *const *args,
+                   int n, bool early);
+    /* Launches between the two become a graph instead of running. */
+    bool (*begin_graph)(struct device *);
+    bool (*end_graph)(struct device *, void **out);
+    bool (*replay)(struct device *, void *graph);
+    void (*drop_graph)(struct device *, void *graph);
+    /* Seconds of the device's own clock between two marks in the queue, after a wait. */
+    bool (*mark)(struct device *, int which); /* 0 or 1 */
+    double (*elapsed)(struct device *);
+    void (*close)(struct device *);
+};
+struct device {
+    const struct device_api *api;
+    char name[96], driver[48], why[320];
+    int sm, processors; /* 90; multiprocessors */
+    size_t memory, free_memory;
+};
+
+/* The first device of the CUDA driver, which is loaded here; NULL: `why` (one line) says what is
+ * missing. */
+struct device *cuda_device_open(char *why, size_t room);
+
+/* ---- device_run.c: slabs, images and phases -----------------------------------------------------
+ */
+
+enum { DEVICE_WHENS = 4 }; /* bit 0: scored, bit 1: logits */
+struct session {
+    struct device *device;
+    const struct archrt_cuda *cuda;
+    const struct archrt_cuda_target *target;
+    bool training;
+    int pool_pages;
+    void *slabs[SLAB_COUNT]; /* SLAB_VECTORS of training lies inside SLAB_PARAMS */
+    size_t bytes[SLAB_COUNT];
+    void **modules;                            /* of each unit */
+    void *(*functions)[ARCHRT_MAX_PASSES];     /* of each kernel */
+    void *graphs[ARCHRT_PHASES][DEVICE_WHENS]; /* made at first use */
+};
+
+/* The code of this program that the device can run, the best of it; NULL: none. */
+const struct archrt_cuda_target *device_target(const struct archrt_cuda *cuda, int sm);
+/* Allocates the slabs (cleared), loads what the phases need. pool_pages: of the cache; 0 in
+ * training. False: `f`, and nothing is left. */
+bool session_open(struct session *s, struct device *device, const struct archrt_cuda *cuda,
+                  bool training, int pool_pages, struct failure *f);
+void session_close(struct session *s);
+/* Queues a phase: the first time as launches that become a graph, then as that graph. when: bit 0
+ * the scored steps too, bit 1 those that want logits. */
+bool session_run(struct session *s, enum archrt_phase_id phase, unsigned when, struct failure *f);
+/* The same, launch by launch: for profilers and for kernels that misbehave. */
+bool session_launch(struct session *s, enum archrt_phase_id phase, unsigned when,
+                    struct failure *f);
+/* One kernel of a phase's step, all its passes, in layer `layer` and chunk `chunk`. */
+bool session_step(struct session *s, const struct archrt_step *step, int layer, int chunk,
+                  bool early, struct failure *f);
+bool session_put(struct session *s, enum archrt_slab slab, size_t at, const void *from,
+                 size_t bytes, struct failure *f);
+bool session_get(struct session *s, void *to, enum archrt_slab slab, size_t at, size_t bytes,
+                 struct failure *f);
+bool session_wait(struct session *s, struct failure *f);
+
+/* ---- device_model.c: the model on a device, behind the same interface --------------------------
+ *
+ * The commands know one `struct archrt_model` with functions over host memory. On a device they get
+ * a copy of it whose functions copy in, run phases and copy out, so that all of them work as they
+ * are; what must be fast (a training run, generation of many tokens) keeps its state on the device
+ * and says so. */
+
+extern const struct archrt_model *the_model; /* what commands work with; &archrt_model at first */
+
+/* `--device` of the command line: "cuda" (an error where there is none), "host", or NULL: CUDA
+ * where the program has code for a device that is here. Sets the_model. */
+bool device_choose(const char *wanted, struct failure *f);
+/* The same on a device that is open already; it is closed by device_leave. */
+bool device_use(struct device *device, struct failure *f);
+void device_leave(void);
+/* "CUDA 13.0, NVIDIA H200, 132 processors" or why there is none; NULL: the program has no CUDA. */
+const char *device_says(void);
+/* Did something fail on the device since the last call? Then it is in `f`. */
+bool device_failed(struct failure *f);
+
+struct device *the_device(void); /* NULL: the host */
+
+/* A training run whose parameters, gradients and moments stay on the device. */
+struct device_step {
+    const int32_t *token, *target; /* [micro-batches][B T] */
+    float *loss;                   /* [micro-batches][B T], out */
+    int micro_batches;
+    struct cuda_train train; /* norm and factor are not read */
+};
+bool device_in_use(void); /* is the_model on a device? */
+bool device_train_begin(const float *params, const float *m, const float *v, struct failure *f);
+/* One step; *norm is that of the gradients, before clipping. */
+bool device_train_step(const struct device_step *step, double *norm, struct failure *f);
+bool device_train_fetch(float *params, float *m, float *v, struct failure *f);
+void device_train_end(void);
+
+/* ---- device_bench.c -----------------------------------------------------------------------------
+ */
+
+/* Times every kernel and phase: an object with `copy_bytes_per_second`, `phases`, `kernels`. The
+ * caller releases *out, also where it returns false. */
+bool device_bench(struct device *device, int rounds, json_t **out, struct failure *f);
+int cmd_device_bench(int argc, char **argv);
+
+#endif

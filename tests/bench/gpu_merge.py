@@ -1,0 +1,60 @@
+"""gpu_merge.py DIR RESULT COMMIT: one result file of what gpu.sh left in DIR, and the table on the
+terminal: each kernel specialised, generic and by the vendor, as fractions of this card's limits."""
+import datetime
+import glob
+import json
+import os
+import sys
+
+
+def read(path):
+    if not os.path.exists(path) or os.path.getsize(path) == 0:
+        return None
+    with open(path) as f:
+        return json.load(f)
+
+
+def by_name(result, key="kernels"):
+    return {row["name"]: row["seconds"] for row in (result or {}).get(key, [])}
+
+
+def show(model, entry):
+    special, torch = entry["specialised"], entry["opponents"] or {}
+    generic, vendor = by_name(entry["generic"]), by_name(torch, "rows")
+    print(f"\n{model} on {special['device']}: copies {special['copy_bytes_per_second'] / 1e12:.2f} TB/s"
+          + (f", products {torch['matrix_peak'] / 1e12:.0f} TFLOP/s" if torch else ""))
+    for row in special["phases"]:
+        print(f"  {row['phase']:8} behind {row['past']:6}: {row['seconds'] * 1e6:10.1f} us"
+              f"  {row['tokens_per_second'] or 0:10.0f} tokens/s"
+              f"  {100 * (row['of_copy_bandwidth'] or 0):5.1f} % of copying")
+    print(f"  {'kernel':34} {'us':>9} {'generic':>9} {'vendor':>9}")
+    for row in special["kernels"]:
+        other = [generic.get(row["name"]), vendor.get(row["name"])]
+        cells = "".join(f" {x / row['seconds']:8.2f}x" if x else f" {'-':>9}" for x in other)
+        print(f"  {row['name']:34} {row['seconds'] * 1e6:9.2f}{cells}")
+
+
+def main():
+    directory, result, commit = sys.argv[1:4]
+    models = {}
+    for path in sorted(glob.glob(directory + "/*.special.json")):
+        model = os.path.basename(path)[: -len(".special.json")]
+        special = read(path)
+        if special is None:
+            continue
+        models[model] = {"specialised": special, "generic": read(f"{directory}/{model}.generic.json"),
+                         "opponents": read(f"{directory}/{model}.torch.json"),
+                         "resolved": read(f"{directory}/{model}.arch.json")}
+        show(model, models[model])
+    if not models:
+        sys.exit("nothing was measured")
+    first = next(iter(models.values()))["specialised"]
+    whole = {"date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%MZ"),
+             "card": first["device"], "driver": first["driver"], "commit": commit, "verified": True,
+             "models": models}
+    with open(result + ".part", "w") as f:
+        json.dump(whole, f, indent=1)
+    os.replace(result + ".part", result)
+
+
+main()

@@ -1,0 +1,160 @@
+/* decode_attention_test.c - decode_attention.cu against fp64, of one HEAD_DIM: groups of 1 to 16,
+ * contexts of one key to several pages, idle rows. */
+#include "kernel_test.h"
+#include "archrt_cuda.h"
+
+static u32 run_m, run_group, run_kv_heads, run_pages, run_sms;
+#define HEADS (run_group * run_kv_heads)
+#define KV_HEADS run_kv_heads
+#define PAGES run_pages
+#define CONTEXT (run_pages * KV_PAGE)
+#define CUDA_SMS run_sms
+#define CUDA_ARCH 90
+#include "launch.h"
+
+#define KERNEL attention
+#define DM_M run_m
+#include FILE_UNDER_TEST
+
+#undef HEADS
+#undef KV_HEADS
+#undef PAGES
+#define HEADS 9
+#define KV_HEADS 1
+#define PAGES 2
+#define KERNEL attention_9_1
+#define DM_M 2
+#include FILE_UNDER_TEST
+#undef HEADS
+#undef KV_HEADS
+#undef PAGES
+#define HEADS (run_group * run_kv_heads)
+#define KV_HEADS run_kv_heads
+#define PAGES run_pages
+
+struct buffers {
+    bf16 *att, *q, *cache;
+    i32 *slot, *position, *pages;
+    void *scratch;
+    double score[1024];
+};
+
+/* Row i has slot m - 1 - i, whose page p is number i PAGES + p of the pool. The keys past its
+ * position are never written. */
+HOST_CODE static void make(struct buffers *b, const u32 *lengths)
+{
+    const size_t e = HEAD_DIM, head = KV_PAGE * e, page = 2 * run_kv_heads * head;
+    b->att = emu_alloc("att", run_m * HEADS * e * 2);
+    b->q = test_bf16s("q", run_m * HEADS * e, 1.5f);
+    b->cache = emu_alloc("cache", run_m * run_pages * page * 2);
+    b->slot = emu_alloc("slot", run_m * 4);
+    b->position = emu_alloc("position", run_m * 4);
+    b->pages = emu_alloc("pages", run_m * run_pages * 4);
+    b->scratch = emu_alloc("scratch", DECODE_ATTENTION_SCRATCH(run_m, 0, 0));
+    for (u32 i = 0; i < run_m; i++) {
+        const i32 slot = lengths[i] ? (i32)(run_m - 1 - i) : -1, at = (i32)lengths[i] - 1;
+        emu_write(b->slot + i, &slot, 4);
+        emu_write(b->position + i, &at, 4);
+        for (u32 p = 0; p < run_pages; p++) {
+            const i32 number = p * KV_PAGE < lengths[i] ? (i32)(i * run_pages + p) : 1 << 30;
+            emu_write(b->pages + (run_m - 1 - i) * run_pages + p, &number, 4);
+        }
+        for (u32 t = 0; t < lengths[i]; t++)
+            for (u32 h = 0; h < 2 * run_kv_heads; h++)
+                for (u32 j = 0; j < e; j++) {
+                    bf16 v = bf16_from_f32(test_random());
+                    emu_write(b->cache + (i * run_pages + t / KV_PAGE) * page + h * head +
+                                  t % KV_PAGE * e + j,
+                              &v, 2);
+                }
+    }
+}
+
+HOST_CODE static const bf16 *key(const struct buffers *b, u32 row, u32 half, u32 kv, u32 t)
+{
+    const size_t head = KV_PAGE * HEAD_DIM, page = 2 * run_kv_heads * head;
+    return b->cache + (row * run_pages + t / KV_PAGE) * page + (half * run_kv_heads + kv) * head +
+           t % KV_PAGE * HEAD_DIM;
+}
+
+HOST_CODE static void compare_head(struct buffers *b, struct test_error *error, u32 row, u32 h,
+                                   u32 length)
+{
+    const bf16 *q = b->q + ((size_t)row * HEADS + h) * HEAD_DIM;
+    const u32 kv = h / run_group;
+    double most = -1e30, all = 0;
+    for (u32 t = 0; t < length; t++) {
+        const bf16 *k = key(b, row, 0, kv, t);
+        double sum = 0;
+        for (u32 j = 0; j < HEAD_DIM; j++)
+            sum += (double)f32_from_bf16(q[j]) * f32_from_bf16(k[j]);
+        b->score[t] = sum / sqrt(HEAD_DIM);
+        most = fmax(most, b->score[t]);
+    }
+    for (u32 t = 0; t < length; t++)
+        all += b->score[t] = exp(b->score[t] - most);
+    for (u32 j = 0; j < HEAD_DIM; j++) {
+        const size_t at = ((size_t)row * HEADS + h) * HEAD_DIM + j;
+        double sum = 0, size = 0;
+        bf16 got;
+        for (u32 t = 0; t < length; t++) {
+            const double v = f32_from_bf16(key(b, row, 1, kv, t)[j]);
+            sum += b->score[t] / all * v;
+            size += b->score[t] / all * fabs(v);
+        }
+        emu_read(&got, b->att + at, 2);
+        /* weights as bf16, 2^-9 each, and the result */
+        test_compare(error, at, f32_from_bf16(got), sum, size / 500, 1.0 / 250);
+    }
+}
+
+HOST_CODE static int check(emu_kernel *first, emu_kernel *second, const u32 *lengths)
+{
+    static struct buffers b;
+    char what[128];
+    struct test_error error = {0, 0, 0, 0};
+    make(&b, lengths);
+    const struct emu_launch launch = {"attention", first, DECODE_ATTENTION_LAUNCH(run_m, 0, 0),
+                                      true, NULL};
+    const struct emu_launch launch2 = {"attention_2", second,
+                                       DECODE_ATTENTION_LAUNCH_2(run_m, 0, 0), true, NULL};
+    EMU_RUN(&launch, b.att, b.q, b.cache, b.slot, b.position, b.pages, b.scratch, NULL);
+    EMU_RUN(&launch2, b.att, b.q, b.cache, b.slot, b.position, b.pages, b.scratch, NULL);
+    for (u32 i = 0; i < run_m; i++)
+        for (u32 h = 0; h < HEADS && lengths[i]; h++)
+            compare_head(&b, &error, i, h, lengths[i]);
+    snprintf(what, sizeof(what), "attention of %u rows, %u x %u heads of %d, %u splits", run_m,
+             run_kv_heads, run_group, HEAD_DIM, (u32)KEYS_SPLITS(run_m));
+    emu_free_all();
+    return test_verdict(&error, what);
+}
+
+HOST_CODE static void shape(u32 m, u32 group, u32 kv_heads, u32 pages, u32 sms)
+{
+    static u32 seed;
+    emu_seed(++seed);
+    run_m = m;
+    run_group = group;
+    run_kv_heads = kv_heads;
+    run_pages = pages;
+    run_sms = sms;
+}
+
+HOST_CODE int main(void)
+{
+    static const u32 groups[] = {1, 2, 3, 4, 5, 7, 8, 9, 12, 16};
+    int bad = 0;
+    for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
+        const u32 lengths[3] = {1 + (u32)i * 13, i == 3 ? 0 : 65, 160 - (u32)i * 7};
+        shape(3, groups[i], 1 + i % 2, 3, 1 + (u32)i % 3);
+        bad |= check((emu_kernel *)attention, (emu_kernel *)attention_2, lengths);
+    }
+    const u32 few[2] = {64, 127}, long_[1] = {700}, many[9] = {16, 17, 1, 0, 65, 33, 64, 15, 2};
+    shape(2, 9, 1, 2, 8);
+    bad |= check((emu_kernel *)attention_9_1, (emu_kernel *)attention_9_1_2, few);
+    shape(1, 3, 1, 11, 2);
+    bad |= check((emu_kernel *)attention, (emu_kernel *)attention_2, long_);
+    shape(9, 4, 1, 2, 1);
+    bad |= check((emu_kernel *)attention, (emu_kernel *)attention_2, many);
+    return bad;
+}

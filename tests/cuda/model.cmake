@@ -1,0 +1,46 @@
+# Whole programs on the emulated GPU, against the same programs on the host.
+set(model_units batch decode prefill forward backward update)
+set(model_host decode prefill train_gradients train_products train_rest model)
+
+# cuda_model_test(NAME SEED [bench]): model_NAME.arch becomes a program whose device is the emulator.
+function(cuda_model_test name seed)
+    set(dir ${CMAKE_CURRENT_BINARY_DIR}/model_${name})
+    set(script ${CMAKE_CURRENT_SOURCE_DIR}/model_emit.sh)
+    set(file ${CMAKE_CURRENT_SOURCE_DIR}/model_${name}.arch)
+    foreach(unit ${model_units})
+        list(APPEND units ${dir}/unit_${unit}.c)
+    endforeach()
+    foreach(part ${model_host})
+        list(APPEND host ${dir}/${part}.c)
+    endforeach()
+    add_custom_command(OUTPUT ${units} ${host} ${dir}/model_cuda.c ${dir}/model_kernels.c
+        COMMAND sh ${script} $<TARGET_FILE:archc> ${file} ${dir}
+        DEPENDS archc ${script} ${file} VERBATIM)
+    set(kernels ${PROJECT_SOURCE_DIR}/codegen/kernels)
+
+    # Few processors, so that grids are small and blocks loop.
+    add_library(cuda_model_${name}_kernels OBJECT ${units})
+    cuda_kernels(cuda_model_${name}_kernels CUDA_SMS=6)
+    target_include_directories(cuda_model_${name}_kernels PRIVATE ${dir} ${kernels}/cuda)
+
+    add_executable(cuda_model_${name} model_test.c model_device.c ${host} ${dir}/model_cuda.c
+        ${dir}/model_kernels.c $<TARGET_OBJECTS:cuda_model_${name}_kernels>)
+    # Both directories of kernels have a kernels.def: archrt.h means the host's.
+    target_include_directories(cuda_model_${name} PRIVATE ${dir} ${PROJECT_SOURCE_DIR}/codegen
+        ${kernels} ${kernels}/host ${kernels}/cuda ${CMAKE_CURRENT_SOURCE_DIR})
+    target_compile_definitions(cuda_model_${name} PRIVATE _GNU_SOURCE CUDA_SMS=6 PREDICTED_TRAIN=0
+        PREDICTED_PREFILL=0 PREDICTED_DECODE=0)
+    target_compile_options(cuda_model_${name} PRIVATE -Wa,-I${dir})
+    set_source_files_properties(${host} PROPERTIES COMPILE_OPTIONS "-w;-march=native")
+    target_link_libraries(cuda_model_${name} PRIVATE archrt cuda_emulator)
+    add_test(NAME cuda.model_${name} COMMAND cuda_model_${name} ${seed} ${ARGN})
+    set_tests_properties(cuda.model_${name} PROPERTIES TIMEOUT 300)
+endfunction()
+
+cuda_model_test(a 1)
+cuda_model_test(b 2 bench)
+
+# Registers and spills as ptxas says; skipped where there is none.
+add_test(NAME cuda.ptxas COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/ptxas.sh $<TARGET_FILE:archc>
+    ${CMAKE_CURRENT_SOURCE_DIR}/ptxas.expected)
+set_tests_properties(cuda.ptxas PROPERTIES LABELS slow TIMEOUT 600 SKIP_RETURN_CODE 77)

@@ -1,0 +1,164 @@
+/* products_test.c - matmul_dx.cu and matmul_dw.cu against fp64. Sums are fp32: off by 2^-24 a term
+ * and addition at most, of the terms' sizes; a bf16 result by 2^-8 of itself beside. */
+#include "kernel_test.h"
+
+#ifndef CUDA_ARCH
+#define CUDA_ARCH 90
+#endif
+#define CUDA_SMS 3
+#define HEADS 1
+#define KV_HEADS 1
+#define HEAD_DIM 64
+#define SEGMENTS 1
+#include "archrt_cuda.h"
+#include "launch.h"
+
+static int run_m, run_n, run_k;
+
+#define KERNEL dx_generic
+#define MM_M run_m
+#define MM_N run_n
+#define MM_K run_k
+#include "matmul_dx.cu"
+#define KERNEL dw_generic
+#define MM_M run_m
+#define MM_N run_n
+#define MM_K run_k
+#define MM_BIAS 1
+#include "matmul_dw.cu"
+#define KERNEL dx_special
+#define MM_M 150
+#define MM_N 96
+#define MM_K 200
+#include "matmul_dx.cu"
+#define KERNEL dw_special
+#define MM_M 150
+#define MM_N 96
+#define MM_K 200
+#define MM_BIAS 0
+#include "matmul_dw.cu"
+
+struct shape {
+    int m, n, k;
+};
+
+/* The kernels' sums have at most `terms` additions, one behind the other. */
+HOST_CODE static double fp32_error(double size, int terms)
+{
+    return size * terms * ldexp(1, -24) + 1e-30;
+}
+
+HOST_CODE static int check_dx(const struct shape *s, const bf16 *dx, const bf16 *dy, const bf16 *w)
+{
+    struct test_error e = {0, 0, 0, 0};
+    for (int i = 0; i < s->m; i++)
+        for (int k = 0; k < s->k; k++) {
+            double sum = 0, size = 0;
+            for (int n = 0; n < s->n; n++) {
+                double term =
+                    (double)f32_from_bf16(dy[i * s->n + n]) * f32_from_bf16(w[n * s->k + k]);
+                sum += term;
+                size += fabs(term);
+            }
+            test_compare(&e, (size_t)(i * s->k + k), f32_from_bf16(dx[i * s->k + k]), sum,
+                         fp32_error(size, s->n), 1.0 / 256);
+        }
+    return test_verdict(&e, "dx");
+}
+
+HOST_CODE static int run_dx(emu_kernel *kernel, const struct shape *s)
+{
+    bf16 *dy = test_bf16s("dy", (size_t)(s->m * s->n), 1);
+    bf16 *w = test_bf16s("w", (size_t)(s->n * s->k), 1);
+    bf16 *dx = emu_alloc("dx", sizeof(bf16) * (size_t)(s->m * s->k));
+    const struct emu_launch launch = {"matmul_dx", kernel, MATMUL_DX_LAUNCH(s->m, s->n, s->k),
+                                      false, NULL};
+    EMU_RUN(&launch, dx, dy, w);
+    int bad = check_dx(s, dx, dy, w);
+    emu_free_all();
+    return bad;
+}
+
+HOST_CODE static int check_dw(const struct shape *s, const float *dw, const float *before,
+                              const bf16 *dy, const bf16 *x)
+{
+    struct test_error e = {0, 0, 0, 0};
+    for (int n = 0; n < s->n; n++)
+        for (int k = 0; k < s->k; k++) {
+            double sum = before[n * s->k + k], size = fabs(sum);
+            for (int i = 0; i < s->m; i++) {
+                double term =
+                    (double)f32_from_bf16(dy[i * s->n + n]) * f32_from_bf16(x[i * s->k + k]);
+                sum += term;
+                size += fabs(term);
+            }
+            test_compare(&e, (size_t)(n * s->k + k), dw[n * s->k + k], sum,
+                         fp32_error(size, s->m + 1), 0);
+        }
+    return test_verdict(&e, "dw");
+}
+
+HOST_CODE static int check_dbias(const struct shape *s, const float *dbias, const float *before,
+                                 const bf16 *dy)
+{
+    struct test_error e = {0, 0, 0, 0};
+    for (int n = 0; n < s->n; n++) {
+        double sum = before[n], size = fabs(sum);
+        for (int i = 0; i < s->m; i++) {
+            sum += f32_from_bf16(dy[i * s->n + n]);
+            size += fabs((double)f32_from_bf16(dy[i * s->n + n]));
+        }
+        test_compare(&e, (size_t)n, dbias[n], sum, fp32_error(size, s->m + 1), 0);
+    }
+    return test_verdict(&e, "dbias");
+}
+
+HOST_CODE static float *copy_of(const float *from, size_t n)
+{
+    float *to = emu_alloc("before", n * sizeof(float));
+    emu_write(to, from, n * sizeof(float));
+    return to;
+}
+
+HOST_CODE static int run_dw(emu_kernel *kernel, const struct shape *s, bool bias)
+{
+    bf16 *dy = test_bf16s("dy", (size_t)(s->m * s->n), 1);
+    bf16 *x = test_bf16s("x", (size_t)(s->m * s->k), 1);
+    float *dw = test_floats("dw", (size_t)(s->n * s->k), 1);
+    float *dbias = bias ? test_floats("dbias", (size_t)s->n, 1) : NULL;
+    float *dw0 = copy_of(dw, (size_t)(s->n * s->k));
+    float *dbias0 = bias ? copy_of(dbias, (size_t)s->n) : NULL;
+    const struct emu_launch launch = {"matmul_dw", kernel, MATMUL_DW_LAUNCH(s->m, s->n, s->k),
+                                      false, NULL};
+    EMU_RUN(&launch, dw, dbias, dy, x, NULL);
+    int bad = check_dw(s, dw, dw0, dy, x);
+    if (bias)
+        bad |= check_dbias(s, dbias, dbias0, dy);
+    emu_free_all();
+    return bad;
+}
+
+HOST_CODE int main(void)
+{
+    /* Less than a tile, tiles and a rest, depths shorter than the ring; more than eight tiles down.
+     */
+    static const struct shape shapes[] = {{1, 8, 8},      {5, 24, 136},  {128, 128, 128},
+                                          {129, 40, 264}, {70, 264, 72}, {1100, 16, 136},
+                                          {33, 1096, 40}};
+    static const struct shape special = {150, 96, 200};
+    int bad = 0;
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        const struct shape *s = &shapes[i];
+        emu_seed((u32)i + 1);
+        run_m = s->m;
+        run_n = s->n;
+        run_k = s->k;
+        int wrong = run_dx((emu_kernel *)dx_generic, s) | run_dw((emu_kernel *)dw_generic, s, true);
+        if (wrong)
+            printf("m %d, n %d, k %d\n", s->m, s->n, s->k);
+        bad |= wrong;
+    }
+    bad |= run_dx((emu_kernel *)dx_special, &special);
+    bad |= run_dw((emu_kernel *)dw_special, &special, false);
+    return bad;
+}

@@ -1,0 +1,83 @@
+#!/bin/sh
+# cuda.sh ARCHC: a program with CUDA code on a machine that may have no GPU: emitted text, embedded
+# images, the choice of device, messages. Needs a clang that compiles device code.
+set -e
+archc=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+cat >tiny.arch <<'END'
+train {
+    batch    = 1
+    sequence = 16
+}
+serve {
+    batch    = 2
+    prompt   = 16
+    generate = 16
+}
+model tiny {
+    family   = llama
+    vocab    = 256
+    tied     = yes
+    context  = 64
+    layers   = 2
+    head_dim = 16
+    d_model  = 48
+    heads    = 6
+    kv_heads = 2
+    d_ff     = 128
+}
+END
+fail() { echo "cuda.sh: $*"; exit 1; }
+expect() { grep -q -e "$2" "$1" || { cat "$1"; fail "$1 lacks: $2"; }; }
+
+# The same spec, the same text; no place or time of this machine in it.
+"$archc" tiny.arch --emit=cuda >one
+"$archc" tiny.arch --emit=cuda >two
+cmp one two
+expect one '#define D_MODEL 48'
+expect one 'K_DECODE_QKV'
+! grep -q "$work" one || fail "emitted text names a directory"
+
+# A clang that is older than the architecture compiles for it all the same.
+cc=clang
+command -v clang-14 >/dev/null && cc=clang-14
+if command -v $cc >/dev/null; then
+    "$archc" tiny.arch --emit=ptx --target sm_90 --device-cc $cc -o ptx
+    expect ptx/cuda_decode.sm_90a.ptx '^.target sm_90a'
+    expect ptx/cuda_decode.sm_90a.ptx 'entry cuda_decode_qkv'
+    expect ptx/cuda_decode.sm_90a.ptx 'griddepcontrol.wait'
+fi
+
+"$archc" tiny.arch --emit=cubin >out 2>&1 && fail "cubins to the terminal" || [ $? = 2 ]
+"$archc" tiny.arch --target sm_75 >out 2>&1 && fail "sm_75 is taken" || [ $? = 2 ]
+expect out 'unknown target sm_75; the targets are host'
+"$archc" tiny.arch --target sm_80 --device-cc /no/such/cc >out 2>&1 && fail "no compiler" || [ $? = 4 ]
+expect out 'install clang-19'
+sed 's/d_ff     = 128/d_ff     = 100/' tiny.arch >odd.arch
+"$archc" odd.arch --target sm_80 --emit=plan >out 2>&1 && fail "d_ff 100 is taken" || [ $? = 1 ]
+expect out '96 and 104 are the nearest'
+
+# The program: two architectures, the host's kernels, and one line where there is no driver.
+"$archc" tiny.arch --target sm_80,sm_90 --threads 2 -o tiny
+./tiny info >out
+expect out 'code for sm_80, sm_90a'
+expect out 'cuda_batch_attention'
+./tiny generate --random --greedy --tokens 4 --prompt abc >text 2>notes
+./tiny generate --random --greedy --tokens 4 --prompt abc --device host >text2 2>notes2
+[ ! -s notes2 ] || fail "a note for --device host"
+if grep -q 'no CUDA driver\|finds no device' notes; then
+    [ "$(wc -l <notes)" = 1 ] || fail "more than one line about the missing driver"
+    cmp text text2
+    ./tiny verify --device cuda >out 2>&1 && fail "--device cuda without a GPU" || [ $? = 4 ]
+    expect out '--device cuda: '
+else
+    ./tiny verify --device cuda
+fi
+./tiny generate --random --tokens 1 --device gpu >out 2>&1 && fail "--device gpu" || [ $? = 2 ]
+expect out 'host or cuda'
+"$archc" tiny.arch --threads 2 -o plain
+./plain generate --random --tokens 1 --device cuda >out 2>&1 && fail "no CUDA in it" || [ $? = 2 ]
+expect out 'compile it with --target'
+echo ok
