@@ -296,7 +296,8 @@ static void build_all(struct check *c)
     struct law *laws = arena_alloc(c->arena, (size_t)(s->n_laws + 1) * sizeof *laws);
     struct device *devices = arena_alloc(c->arena, (size_t)(s->n_devices + 1) * sizeof *devices);
     s->n_studies = count(c, BLOCK_STUDY);
-    struct study_spec *studies = arena_alloc(c->arena, (size_t)(s->n_studies + 1) * sizeof *studies);
+    struct study_spec *studies =
+        arena_alloc(c->arena, (size_t)(s->n_studies + 1) * sizeof *studies);
     s->studies = studies;
     s->models = models;
     s->laws = laws;

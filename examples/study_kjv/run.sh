@@ -1,6 +1,6 @@
 #!/bin/sh
-# run.sh - the study of kjv.arch, into build/study_kjv: about an hour on two cores. It may be stopped at
-# any time; the same command goes on.
+# run.sh - the study of kjv.arch, into build/study_kjv: some 25 minutes on two quiet cores. It may be
+# stopped at any time; the same command goes on.
 #
 #   sh examples/study_kjv/run.sh [OPTION..]      options of `archc study`, --dry-run for example
 set -eu
