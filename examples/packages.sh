@@ -7,7 +7,7 @@
 package_present()
 {
     case $1 in
-    cmake | gcc | clang | flex | bison | gzip | python3) command -v "$1" ;;
+    cmake | gcc | clang | clang-* | flex | bison | gzip | python3) command -v "$1" ;;
     ninja-build) command -v ninja ;;
     xz-utils) command -v xz ;;
     bible-kjv) command -v bible ;;
