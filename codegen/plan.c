@@ -305,6 +305,35 @@ enum weight weight_of(const struct op *op)
     return op ? op->weight : WEIGHT_NONE;
 }
 
+void bind_rope(struct binding *b)
+{
+    const struct op *norm = find_kind(b->step, OP_HEAD_NORM);
+    bind_value(b, VALUE_ROPE, true);
+    if (norm)
+        bind_buffer(b, BUFFER_HEAD_RSTD, true);
+    else
+        bind_none(b);
+    bind_value(b, VALUE_QKV, false);
+    bind_weight(b, OPERAND_WEIGHT, weight_of(norm));
+    bind_plain(b, OPERAND_ROPE);
+}
+
+void bind_rope_backward(struct binding *b)
+{
+    const struct op *norm = find_kind(b->step, OP_HEAD_NORM_BW);
+    bind_gradient(b, VALUE_ROPE, true);
+    bind_weight(b, OPERAND_GRADIENT, weight_of(norm));
+    if (norm) {
+        bind_value(b, VALUE_QKV, false);
+        bind_buffer(b, BUFFER_HEAD_RSTD, false);
+    } else {
+        bind_none(b);
+        bind_none(b);
+    }
+    bind_weight(b, OPERAND_WEIGHT, weight_of(norm));
+    bind_plain(b, OPERAND_ROPE);
+}
+
 int rstd_buffer(enum weight norm)
 {
     return norm == WEIGHT_NORM1 ? BUFFER_RSTD1 : norm == WEIGHT_NORM2 ? BUFFER_RSTD2 : BUFFER_RSTDF;

@@ -25,6 +25,9 @@ void bind_gradient(struct binding *b, enum value v, bool written);
 void bind_none(struct binding *b);
 void bind_weight(struct binding *b, enum operand_kind kind, enum weight w); /* or none */
 void bind_plain(struct binding *b, enum operand_kind kind);
+/* The rotation of training, and its gradient but for the scratch behind it. */
+void bind_rope(struct binding *b);
+void bind_rope_backward(struct binding *b);
 
 const struct op *find_kind(const struct step *s, enum op_kind kind); /* NULL: does none */
 enum weight weight_of(const struct op *op);                          /* of NULL: none */

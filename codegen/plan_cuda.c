@@ -306,36 +306,6 @@ static void bind_rows(struct binding *b, enum kernel_kind kind)
     }
 }
 
-static void bind_rope(struct binding *b)
-{
-    const struct op *norm = find_kind(b->step, OP_HEAD_NORM);
-    bind_value(b, VALUE_ROPE, true);
-    if (norm)
-        bind_buffer(b, BUFFER_HEAD_RSTD, true);
-    else
-        bind_none(b);
-    bind_value(b, VALUE_QKV, false);
-    bind_weight(b, OPERAND_WEIGHT, weight_of(norm));
-    bind_plain(b, OPERAND_ROPE);
-}
-
-static void bind_rope_backward(struct binding *b)
-{
-    const struct op *norm = find_kind(b->step, OP_HEAD_NORM_BW);
-    bind_gradient(b, VALUE_ROPE, true);
-    bind_weight(b, OPERAND_GRADIENT, weight_of(norm));
-    if (norm) {
-        bind_value(b, VALUE_QKV, false);
-        bind_buffer(b, BUFFER_HEAD_RSTD, false);
-    } else {
-        bind_none(b);
-        bind_none(b);
-    }
-    bind_weight(b, OPERAND_WEIGHT, weight_of(norm));
-    bind_plain(b, OPERAND_ROPE);
-    bind_plain(b, OPERAND_SCRATCH);
-}
-
 static void bind_norm_backward(struct binding *b)
 {
     const struct op *op = b->step->fused[0];
@@ -387,6 +357,7 @@ static void bind_training(struct binding *b, enum kernel_kind kind)
         break;
     case CUDA_ROPE_BACKWARD:
         bind_rope_backward(b);
+        bind_plain(b, OPERAND_SCRATCH);
         break;
     case CUDA_ATTENTION_BACKWARD:
         bind_gradient(b, VALUE_ROPE, true);

@@ -68,36 +68,6 @@ static void bind_norm_backward(struct binding *b)
     bind_sums(b);
 }
 
-static void bind_rope(struct binding *b)
-{
-    const struct op *norm = find_kind(b->step, OP_HEAD_NORM);
-    bind_value(b, VALUE_ROPE, true);
-    if (norm)
-        bind_buffer(b, BUFFER_HEAD_RSTD, true);
-    else
-        bind_none(b);
-    bind_value(b, VALUE_QKV, false);
-    bind_weight(b, OPERAND_WEIGHT, weight_of(norm));
-    bind_plain(b, OPERAND_ROPE);
-}
-
-static void bind_rope_backward(struct binding *b)
-{
-    const struct op *norm = find_kind(b->step, OP_HEAD_NORM_BW);
-    bind_gradient(b, VALUE_ROPE, true);
-    bind_weight(b, OPERAND_GRADIENT, weight_of(norm));
-    if (norm) {
-        bind_value(b, VALUE_QKV, false);
-        bind_buffer(b, BUFFER_HEAD_RSTD, false);
-    } else {
-        bind_none(b);
-        bind_none(b);
-    }
-    bind_weight(b, OPERAND_WEIGHT, weight_of(norm));
-    bind_plain(b, OPERAND_ROPE);
-    bind_sums(b);
-}
-
 static void bind_cached_rope(struct binding *b)
 {
     bind_value(b, VALUE_ROPE, true);
@@ -154,6 +124,7 @@ void host_bind(struct binding *b, enum kernel_kind kind)
         break;
     case KERNEL_ROPE_BACKWARD:
         bind_rope_backward(b);
+        bind_sums(b);
         break;
     case KERNEL_ATTENTION:
         bind_value(b, VALUE_ATT, true);

@@ -21,8 +21,8 @@ static const double loss_limit = 4e-5, gradient_limit = 4e-5;
 static const double rounded_factor = 25;
 
 /* On a device activations are bf16, of 8 bits where fp32 has 24, but its sums are fp32: an error of
- * 2^-9 enters a product where 2^-24 did, less what averages out. Measured on right programs: a
- * third of it or less. */
+ * 2^-9 enters a product where 2^-24 did, less what averages out: an estimate, not yet measured on a
+ * device. */
 static const double half_factor = 1000;
 
 static double depth_limit(double one, const struct archrt_model *m)
