@@ -7,6 +7,7 @@ import json
 import statistics
 
 PHASES = ["train", "prefill", "decode"]
+PROMPT, GENERATE = 512, 128  # of the throughput that the search would rank by
 
 
 def ranks(values):
@@ -39,12 +40,15 @@ def rows():
         for phase in PHASES:
             measured, best = rates(runs, phase)
             row[phase] = {"predicted": predicted[phase], "measured": measured, "best": best}
+        row["throughput"] = {
+            kind: GENERATE / (PROMPT / row["prefill"][kind] + GENERATE / row["decode"][kind])
+            for kind in ["predicted", "measured", "best"]}
         yield row
 
 
 def summary(table):
     out = {}
-    for phase in PHASES:
+    for phase in PHASES + ["throughput"]:
         p = [r[phase]["predicted"] for r in table]
         out[phase] = {"shapes": len(table)}
         for against in ["measured", "best"]:
