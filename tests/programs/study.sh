@@ -87,12 +87,14 @@ table whole >a
 table killed >b
 check "the table is the same" cmp a b
 
-# Stopped as a person would.
-mkdir stopped
-cp -r whole/programs stopped/
+# Stopped as a person would, while the first programs are compiled.
 "$archc" study tiny.arch -o stopped --rounds 0 >out 2>err &
 pid=$!
-sleep 0.3
+tries=0
+while [ ! -d stopped/programs ] && [ $tries -lt 2000 ]; do
+    sleep 0.01
+    tries=$((tries + 1))
+done
 kill -TERM $pid
 wait $pid
 check "a signal is status 143" [ $? -eq 143 ]
