@@ -49,7 +49,9 @@ struct cuda_sampling {
     float top_p;       /* 1: off */
     float min_p;       /* 0: off */
     int top_k;         /* 0: off */
-    unsigned seed[2];  /* random number i of a slot is a hash of seed and position */
+    unsigned seed[2];  /* low, high; the draw is a hash of seed and position (runtime/sample.h) */
+    int tokens;        /* ids below it may be chosen; 0: all */
+    int unused;
 };
 
 /* Of one step of training. */

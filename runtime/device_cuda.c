@@ -14,6 +14,7 @@ typedef struct cu_opaque *cu_handle; /* of contexts, modules, functions, streams
 enum {
     CU_SUCCESS = 0,
     CU_STREAM_NON_BLOCKING = 1,
+    CU_EVENT_WITHOUT_TIME = 2,
     CU_CAPTURE_THREAD_LOCAL = 1,
     CU_MULTIPROCESSORS = 16,
     CU_MAJOR = 75,
@@ -77,6 +78,7 @@ _Static_assert(sizeof(struct cu_attribute) == 72 && sizeof(struct cu_launch) == 
     X(event, "cuEventCreate", (cu_handle *, unsigned))                                             \
     X(event_drop, "cuEventDestroy_v2", (cu_handle))                                                \
     X(event_record, "cuEventRecord", (cu_handle, cu_handle))                                       \
+    X(event_wait, "cuEventSynchronize", (cu_handle))                                               \
     X(event_elapsed, "cuEventElapsedTime", (float *, cu_handle, cu_handle))                        \
     X(error_text, "cuGetErrorString", (int, const char **))
 
@@ -91,7 +93,7 @@ struct cuda_device {
     struct device device; /* first */
     struct driver cu;
     int ordinal;
-    cu_handle context, stream, events[2];
+    cu_handle context, stream, events[2], places[DEVICE_PLACES];
 };
 
 static struct cuda_device *of(struct device *d)
@@ -157,7 +159,7 @@ static bool device_copy(struct device *base, void *to, const void *from, size_t 
     return check(d, d->cu.copy(address(to), address(from), bytes, d->stream), "copying");
 }
 
-/* Pageable sources are staged by the driver before it returns. */
+/* Pageable sources are staged by the driver before it returns, pinned ones read in the queue. */
 static bool to_device(struct device *base, void *to, const void *from, size_t bytes)
 {
     struct cuda_device *d = of(base);
@@ -175,6 +177,18 @@ static bool device_wait(struct device *base)
 {
     struct cuda_device *d = of(base);
     return check(d, d->cu.stream_wait(d->stream), "waiting for the device");
+}
+
+static bool device_place(struct device *base, int which)
+{
+    struct cuda_device *d = of(base);
+    return check(d, d->cu.event_record(d->places[which], d->stream), "recording an event");
+}
+
+static bool device_reach(struct device *base, int which)
+{
+    struct cuda_device *d = of(base);
+    return check(d, d->cu.event_wait(d->places[which]), "waiting for the device");
 }
 
 /* ---- code ---- */
@@ -285,6 +299,9 @@ static void device_close(struct device *base)
     for (int i = 0; i < 2; i++)
         if (d->events[i])
             d->cu.event_drop(d->events[i]);
+    for (int i = 0; i < DEVICE_PLACES; i++)
+        if (d->places[i])
+            d->cu.event_drop(d->places[i]);
     if (d->stream)
         d->cu.stream_drop(d->stream);
     if (d->context)
@@ -304,6 +321,8 @@ static const struct device_api cuda_api = {
     .to_device = to_device,
     .from_device = from_device,
     .wait = device_wait,
+    .place = device_place,
+    .reach = device_reach,
     .load = device_load,
     .unload = device_unload,
     .function = device_function,
@@ -360,12 +379,15 @@ static bool describe(struct cuda_device *d)
 static bool start(struct cuda_device *d)
 {
     struct device *base = &d->device;
-    return check(d, d->cu.retain(&d->context, d->ordinal), "starting it") &&
-           check(d, d->cu.current(d->context), "starting it") &&
-           check(d, d->cu.stream(&d->stream, CU_STREAM_NON_BLOCKING), "starting it") &&
-           check(d, d->cu.event(&d->events[0], 0), "starting it") &&
-           check(d, d->cu.event(&d->events[1], 0), "starting it") &&
-           check(d, d->cu.memory(&base->free_memory, &base->memory), "asking its memory");
+    bool ok = check(d, d->cu.retain(&d->context, d->ordinal), "starting it") &&
+              check(d, d->cu.current(d->context), "starting it") &&
+              check(d, d->cu.stream(&d->stream, CU_STREAM_NON_BLOCKING), "starting it") &&
+              check(d, d->cu.event(&d->events[0], 0), "starting it") &&
+              check(d, d->cu.event(&d->events[1], 0), "starting it") &&
+              check(d, d->cu.memory(&base->free_memory, &base->memory), "asking its memory");
+    for (int i = 0; i < DEVICE_PLACES && ok; i++)
+        ok = check(d, d->cu.event(&d->places[i], CU_EVENT_WITHOUT_TIME), "starting it");
+    return ok;
 }
 
 struct device *cuda_device_open(char *why, size_t room)

@@ -89,6 +89,13 @@ static bool put_rope(struct session *s, struct failure *f)
     return ok;
 }
 
+bool device_put_weights(struct session *s, const float *params, struct failure *f)
+{
+    const float *vectors = params + s->cuda->param_decayed;
+    return put_matrices(s, params, f) &&
+           session_put(s, SLAB_VECTORS, 0, vectors, s->bytes[SLAB_VECTORS], f) && put_rope(s, f);
+}
+
 /* ---- training ---- */
 
 static bool open_training(struct failure *f)
@@ -247,7 +254,7 @@ static bool open_inference(struct failure *f)
     if (!gpu.infer_open)
         gpu.infer_open =
             session_open(&gpu.infer, gpu.device, c, false, gpu.owners * c->slot_pages, f) &&
-            put_rope(&gpu.infer, f) && put_pages(&gpu.infer, f);
+            put_pages(&gpu.infer, f);
     gpu.decoding = -1;
     for (int i = 0; i < SEQUENCES; i++)
         gpu.next[i] = gpu.length[i] = -1;
@@ -257,13 +264,8 @@ static bool open_inference(struct failure *f)
 static void device_pack(void *weights, const float *params, int tid)
 {
     struct failure f;
-    struct session *s = &gpu.infer;
     (void)weights; /* they are on the device */
-    if (tid != 0)
-        return;
-    const float *vectors = params + archrt_model.cuda->param_decayed;
-    if (!open_inference(&f) || !put_matrices(s, params, &f) ||
-        !session_put(s, SLAB_VECTORS, 0, vectors, s->bytes[SLAB_VECTORS], &f))
+    if (tid == 0 && !(open_inference(&f) && device_put_weights(&gpu.infer, params, &f)))
         remember(&f);
 }
 
@@ -280,10 +282,9 @@ static int slot_of(const struct archrt_infer *s)
     return slot;
 }
 
-static bool put_rows(const int32_t *token, const int32_t *target, int n, int slot, int past,
-                     bool logits, struct failure *f)
+bool device_put_rows(struct session *s, const int32_t *token, const int32_t *target, int n,
+                     int slot, int past, bool logits, struct failure *f)
 {
-    struct session *s = &gpu.infer;
     size_t room = s->bytes[SLAB_TOKEN] / sizeof(int), bytes = (size_t)n * sizeof(int);
     int *rows = need(malloc(3 * room * sizeof *rows)), *position = rows + room;
     int *wanted = position + room;
@@ -302,7 +303,6 @@ static bool put_rows(const int32_t *token, const int32_t *target, int n, int slo
               session_put(s, SLAB_HEAD_ROW, 0, &head_row, sizeof head_row, f) &&
               session_put(s, SLAB_CALL, 0, &call, sizeof call, f);
     free(rows);
-    gpu.decoding = -1;
     return ok;
 }
 
@@ -322,7 +322,8 @@ static bool feed(const struct archrt_infer *sequence, const int32_t *token, int 
     int slot = slot_of(sequence);
     if (!gpu.infer_open)
         return failed(f, STATUS_WORLD, "the weights are not on the device");
-    if (!put_rows(token, target, n, slot, sequence->past, logits != NULL, f))
+    gpu.decoding = -1;
+    if (!device_put_rows(s, token, target, n, slot, sequence->past, logits != NULL, f))
         return false;
     if (logprobs && (!session_run(s, ARCHRT_PHASE_PREFILL, 1, f) ||
                      !session_get(s, logprobs, SLAB_LOSS, 0, (size_t)n * sizeof *logprobs, f) ||

@@ -1,4 +1,4 @@
-/* generate.c - continues a prompt, streaming. */
+/* generate.c - continues a prompt, streaming; or several times, each with a seed of its own. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +19,7 @@ struct settings {
     const char *weights, *prompt, *file, *tokenizer;
     struct texts stop;
     struct sampler_options sampling;
-    int64_t tokens, top_k, seed;
+    int64_t tokens, count, top_k, seed;
     bool random, greedy, json, verbose, seeded;
 };
 
@@ -82,7 +82,7 @@ static size_t stop_begin(const struct output *o)
 
 static void send(struct output *o, size_t end)
 {
-    if (!o->s->json && end > o->sent) {
+    if (!o->s->json && o->s->count == 1 && end > o->sent) {
         fwrite(o->at + o->sent, 1, end - o->sent, stdout);
         fflush(stdout);
     }
@@ -174,92 +174,205 @@ static bool encode_prompt(const struct settings *s, const struct tokenizer *t, i
 /* ---- generation --------------------------------------------------------------------------------
  */
 
-struct report {
-    const char *finish; /* "length", "stop", "end", "context" */
-    int prompt, generated;
-    double first, rest; /* s: to the first token, and from there to the last */
+struct sequence {
+    struct output out;
+    const char *finish; /* "length", "stop", "end", "context"; NULL: under way */
+    int generated;
+    double started, first, ended; /* clock */
     int32_t *id;
 };
 
-/* False: the model's output is no distribution. */
-static bool generate(const struct settings *s, struct inference *run, struct tokenizer *t,
-                     const int32_t *prompt, struct sampler *sampler, struct output *out,
-                     struct report *r, struct failure *f)
+struct run {
+    const struct settings *s;
+    struct tokenizer t;
+    int32_t *prompt;
+    int n; /* tokens of it */
+    float *params;
+    struct sequence *sequences; /* [count] */
+    int printed;                /* of them */
+    char *piece;                /* text of one token */
+    struct failure *f;
+};
+
+/* Tokens of a sequence at most: the last one of a full context is not fed. */
+static int most_tokens(const struct run *run)
+{
+    int room = archrt_model.arch.context - run->n + 1;
+    return run->s->tokens < room ? (int)run->s->tokens : room;
+}
+
+static void print_sequences(struct run *run);
+
+static enum continuation_answer finish(struct run *run, struct sequence *q, const char *why)
+{
+    q->finish = why;
+    q->ended = clock_seconds();
+    if (!q->out.stopped)
+        send(&q->out, q->out.n);
+    print_sequences(run);
+    return CONTINUATION_END;
+}
+
+/* One more token of a sequence, as the sampler or the device chose it. */
+static enum continuation_answer take(void *arg, int which, int32_t id)
+{
+    struct run *run = arg;
+    struct sequence *q = &run->sequences[which];
+    if (id < 0) {
+        failed(run->f, STATUS_INPUT,
+               "the model gave no finite logit after %d tokens: are these weights of a run that "
+               "diverged?",
+               run->n + q->generated);
+        return CONTINUATION_OVER;
+    }
+    if (q->generated == 0)
+        q->first = clock_seconds();
+    q->id[q->generated++] = id;
+    if (id == run->t.separator)
+        return finish(run, q, "end");
+    output_add(&q->out, run->piece, run->t.decode(&run->t, id, run->piece));
+    if (q->out.stopped)
+        return finish(run, q, "stop");
+    if (q->generated == run->s->tokens)
+        return finish(run, q, "length");
+    if (q->generated == most_tokens(run))
+        return finish(run, q, "context");
+    return CONTINUATION_ON;
+}
+
+/* As soon as they are packed or on the device. */
+static void release_params(void *arg)
+{
+    struct run *run = arg;
+    slab_free(run->params, archrt_model.param_floats * sizeof(float));
+    run->params = NULL;
+}
+
+static uint64_t seed_of(const struct settings *s, int which)
+{
+    return (uint64_t)s->seed + (uint64_t)which;
+}
+
+/* Continues behind the prompt, which is in the cache. */
+static enum continuation_answer continue_on_host(struct run *run, struct inference *model,
+                                                 int which, float *logits)
 {
     int V = archrt_model.arch.vocab;
-    float *logits = need(malloc((size_t)V * sizeof *logits));
-    char *piece = need(malloc(t->longest + 1));
-    double start = clock_seconds(), first = start;
-    bool good = true;
-    inference_feed(run, prompt, r->prompt, logits, NULL, NULL);
-    r->finish = "length";
-    while (r->generated < s->tokens) {
-        for (int i = t->vocab; i < V; i++)
+    struct sampler_options options = run->s->sampling;
+    options.seed = seed_of(run->s, which);
+    struct sampler *sampler = need(sampler_new(&options, V));
+    enum continuation_answer answer = CONTINUATION_ON;
+    model->state.past = run->n;
+    while (answer == CONTINUATION_ON) {
+        for (int i = run->t.vocab; i < V; i++)
             logits[i] = -INFINITY; /* ids without text */
-        int id = sampler_next(sampler, logits);
-        if (id < 0) {
-            good = failed(f, STATUS_INPUT,
-                          "the model gave no finite logit after %d tokens: are these weights of a "
-                          "run that diverged?",
-                          run->state.past);
-            break;
-        }
-        if (r->generated == 0)
-            first = clock_seconds();
-        r->id[r->generated++] = id;
-        if (id == t->separator) {
-            r->finish = "end";
-            break;
-        }
-        output_add(out, piece, t->decode(t, id, piece));
-        if (out->stopped || r->generated == s->tokens) {
-            r->finish = out->stopped ? "stop" : "length";
-            break;
-        }
-        if (run->state.past == archrt_model.arch.context) {
-            r->finish = "context";
-            break;
-        }
-        inference_step(run, id, logits);
+        int id = sampler_next(sampler, logits, model->state.past);
+        answer = take(run, which, id);
+        if (answer == CONTINUATION_ON)
+            inference_step(model, id, logits);
     }
-    if (!out->stopped)
-        send(out, out->n);
-    r->first = first - start;
-    r->rest = clock_seconds() - first;
+    sampler_free(sampler);
+    return answer;
+}
+
+/* One sequence after another. */
+static bool generate_on_host(struct run *run)
+{
+    struct inference model = {.model = the_model};
+    size_t bytes = (size_t)archrt_model.arch.vocab * sizeof(float);
+    float *first = need(malloc(bytes)), *logits = need(malloc(bytes));
+    bool good = inference_open(&model, the_model, run->params, run->f);
+    release_params(run);
+    double begun = clock_seconds();
+    if (good)
+        inference_feed(&model, run->prompt, run->n, first, NULL, NULL);
+    for (int i = 0; i < run->s->count && good; i++) {
+        memcpy(logits, first, bytes);
+        run->sequences[i].started = i ? clock_seconds() : begun;
+        good = continue_on_host(run, &model, i, logits) != CONTINUATION_OVER;
+    }
+    inference_close(&model);
+    free(first);
     free(logits);
-    free(piece);
+    return good;
+}
+
+/* As many sequences at once as the device has slots. */
+static bool generate_on_device(struct run *run)
+{
+    const struct sampler_options *o = &run->s->sampling;
+    size_t count = (size_t)run->s->count;
+    struct cuda_sampling *sampling = need(calloc(count, sizeof *sampling));
+    double begun = clock_seconds();
+    for (size_t i = 0; i < count; i++) {
+        uint64_t seed = seed_of(run->s, (int)i);
+        run->sequences[i].started = begun;
+        sampling[i] = (struct cuda_sampling){.temperature = (float)o->temperature,
+                                             .top_p = (float)o->top_p,
+                                             .min_p = (float)o->min_p,
+                                             .top_k = o->top_k,
+                                             .seed = {(unsigned)seed, (unsigned)(seed >> 32)},
+                                             .tokens = run->t.vocab};
+    }
+    struct continuations g = {.prompt = run->prompt,
+                              .n = run->n,
+                              .count = (int)count,
+                              .most = most_tokens(run),
+                              .sampling = sampling,
+                              .take = take,
+                              .loaded = release_params,
+                              .arg = run};
+    run->f->status = STATUS_OK; /* take() may set it while the device is well */
+    bool good = device_generate(run->params, &g, run->f) && run->f->status == STATUS_OK;
+    free(sampling);
     return good;
 }
 
 /* ---- reports -----------------------------------------------------------------------------------
  */
 
-static double tokens_per_second(const struct report *r)
+static double tokens_per_second(const struct sequence *q)
 {
-    return r->generated > 1 && r->rest > 0 ? (r->generated - 1) / r->rest : 0;
+    double rest = q->ended - q->first;
+    return q->generated > 1 && rest > 0 ? (q->generated - 1) / rest : 0;
 }
 
 /* Part of the measured read bandwidth that decoding used: weights and the cache at mid-way. */
-static double read_fraction(const struct report *r)
+static double read_fraction(const struct run *run, const struct sequence *q)
 {
     static const double width[] = {4, 2, 1.0625};
     const struct archrt_model *m = the_model;
     double weights =
         ((double)m->params + (double)m->arch.vocab * m->arch.d_model) * width[m->weights];
-    double cache = (double)m->cache_bytes / m->arch.context * (r->prompt + r->generated / 2.0);
+    double cache = (double)m->cache_bytes / m->arch.context * (run->n + q->generated / 2.0);
     double read = peak_read(m->threads, m->weight_bytes, 0.06);
-    return read > 0 ? (weights + cache) * tokens_per_second(r) / read : 0;
+    return read > 0 ? (weights + cache) * tokens_per_second(q) / read : 0;
 }
 
-static void print_speed(const struct report *r)
+static void print_speed(const struct run *run, const struct sequence *q)
 {
-    if (tokens_per_second(r) == 0)
+    double first = q->first - q->started;
+    if (tokens_per_second(q) == 0)
         return;
     fprintf(stderr, "%s: %d tokens in, first out after %.1f ms (%.0f tokens/s); then %.1f tokens/s",
-            program_name, r->prompt, 1e3 * r->first, r->prompt / r->first, tokens_per_second(r));
+            program_name, run->n, 1e3 * first, run->n / first, tokens_per_second(q));
     if (!device_in_use())
-        fprintf(stderr, ", %.0f%% of this machine's read bandwidth", 100 * read_fraction(r));
+        fprintf(stderr, ", %.0f%% of this machine's read bandwidth", 100 * read_fraction(run, q));
     fputc('\n', stderr);
+}
+
+static void print_total(const struct run *run)
+{
+    const struct sequence *q = run->sequences;
+    long long tokens = 0;
+    double ended = q->ended;
+    for (int i = 0; i < run->s->count; i++) {
+        tokens += q[i].generated;
+        ended = q[i].ended > ended ? q[i].ended : ended;
+    }
+    fprintf(stderr, "%s: %d tokens in; %lld sequences, %lld tokens out in %.2f s, %.1f tokens/s\n",
+            program_name, run->n, (long long)run->s->count, tokens, ended - q->started,
+            (double)tokens / (ended - q->started));
 }
 
 /* JSON texts are UTF-8: what is not becomes U+FFFD. */
@@ -286,54 +399,75 @@ static json_t *json_text(const char *text, size_t n)
     return result;
 }
 
-static void print_json(const struct settings *s, const struct output *out, const struct report *r)
+static void print_json(const struct run *run, int which)
 {
+    const struct sequence *q = &run->sequences[which];
     json_t *ids = json_array();
-    for (int i = 0; i < r->generated; i++)
-        json_array_append_new(ids, json_integer(r->id[i]));
-    json_t *all = json_pack("{s:o, s:o, s:s, s:i, s:i, s:I, s:f, s:f}", "text",
-                            json_text(out->at ? out->at : "", out->n), "tokens", ids, "finish",
-                            r->finish, "prompt_tokens", r->prompt, "generated_tokens", r->generated,
-                            "seed", (json_int_t)s->seed, "first_token_seconds", r->first,
-                            "tokens_per_second", tokens_per_second(r));
+    for (int i = 0; i < q->generated; i++)
+        json_array_append_new(ids, json_integer(q->id[i]));
+    json_t *all =
+        json_pack("{s:i, s:o, s:o, s:s, s:i, s:i, s:I, s:f, s:f}", "sequence", which, "text",
+                  json_text(q->out.at ? q->out.at : "", q->out.n), "tokens", ids, "finish",
+                  q->finish, "prompt_tokens", run->n, "generated_tokens", q->generated, "seed",
+                  (json_int_t)seed_of(run->s, which), "first_token_seconds", q->first - q->started,
+                  "tokens_per_second", tokens_per_second(q));
     json_dumpf(all, stdout, JSON_REAL_PRECISION(6));
     putchar('\n');
+    fflush(stdout);
     json_decref(all);
 }
 
-static void print_end(const struct settings *s, const struct output *out, const struct report *r)
+/* Those that have ended, in their order; a text that is alone was printed as it came. */
+static void print_sequences(struct run *run)
 {
-    if (s->json) {
-        print_json(s, out, r);
-        return;
+    const struct settings *s = run->s;
+    for (; run->printed < s->count && run->sequences[run->printed].finish; run->printed++) {
+        const struct output *out = &run->sequences[run->printed].out;
+        if (s->json) {
+            print_json(run, run->printed);
+        } else if (s->count > 1) {
+            printf("[%d]\n", run->printed);
+            fwrite(out->at, 1, out->n, stdout);
+            putchar('\n');
+            fflush(stdout);
+        }
     }
+}
+
+static void print_end(const struct run *run)
+{
+    const struct settings *s = run->s;
+    const struct sequence *q = run->sequences;
     bool terminal = isatty(STDOUT_FILENO);
-    if (terminal)
+    if (s->json)
+        return;
+    if (terminal && s->count == 1)
         putchar('\n');
     fflush(stdout);
-    if (strcmp(r->finish, "context") == 0)
+    if (s->count == 1 && strcmp(q->finish, "context") == 0)
         notice("the context of %d tokens is full; the text ends there", archrt_model.arch.context);
-    if (s->verbose || (terminal && isatty(STDERR_FILENO)))
-        print_speed(r);
+    if (!s->verbose && !(terminal && isatty(STDERR_FILENO)))
+        return;
+    if (s->count == 1)
+        print_speed(run, q);
+    else
+        print_total(run);
 }
 
 /* ---- the command -------------------------------------------------------------------------------
  */
 
-static bool load(const struct settings *s, struct inference *run, struct failure *f)
+static bool load(struct run *run)
 {
+    const struct settings *s = run->s;
     void *params;
-    size_t bytes = archrt_model.param_floats * sizeof(float);
-    if (!slab_alloc(&params, bytes, "the parameters", f))
+    if (!slab_alloc(&params, archrt_model.param_floats * sizeof(float), "the parameters", run->f))
         return false;
-    bool good = true;
-    if (s->random)
-        params_init(&archrt_model, params, (uint64_t)s->seed);
-    else
-        good = weights_read(s->weights, &archrt_model, params, f);
-    good = good && inference_open(run, the_model, params, f);
-    slab_free(params, bytes);
-    return good;
+    run->params = params;
+    if (!s->random)
+        return weights_read(s->weights, &archrt_model, params, run->f);
+    params_init(&archrt_model, params, (uint64_t)s->seed);
+    return true;
 }
 
 static bool check_settings(struct settings *s, struct failure *f)
@@ -351,42 +485,59 @@ static bool check_settings(struct settings *s, struct failure *f)
         s->sampling.temperature = 0;
     if (!s->seeded)
         s->seed = (int64_t)(mix64((uint64_t)time(NULL) ^ (uint64_t)getpid() << 32) >> 1);
-    s->sampling.seed = (uint64_t)s->seed;
     s->sampling.top_k = (int)s->top_k;
     const char *wrong = sampler_options_error(&s->sampling);
     return !wrong || failed(f, STATUS_USAGE, "%s", wrong);
 }
 
+static void open_sequences(struct run *run)
+{
+    size_t count = (size_t)run->s->count, most = (size_t)most_tokens(run);
+    run->sequences = need(calloc(count, sizeof *run->sequences));
+    for (size_t i = 0; i < count; i++) {
+        run->sequences[i].out.s = run->s;
+        run->sequences[i].id = need(malloc(most * sizeof(int32_t)));
+    }
+    run->piece = need(malloc(run->t.longest + 1));
+}
+
+static void close_sequences(struct run *run)
+{
+    for (int i = 0; run->sequences && i < run->s->count; i++) {
+        free(run->sequences[i].out.at);
+        free(run->sequences[i].id);
+    }
+    free(run->sequences);
+    free(run->piece);
+}
+
+static bool generate(struct run *run)
+{
+    if (!encode_prompt(run->s, &run->t, &run->prompt, &run->n, run->f) || !load(run))
+        return false;
+    open_sequences(run);
+    if (!(device_in_use() ? generate_on_device(run) : generate_on_host(run)))
+        return false;
+    print_end(run);
+    return true;
+}
+
 static bool run_generate(struct settings *s, struct failure *f)
 {
-    struct tokenizer t = {0};
-    struct inference run = {.model = the_model};
-    struct output out = {.s = s};
-    struct report r = {0};
-    int32_t *prompt = NULL;
-    if (!check_settings(s, f) || !tokenizer_open(&t, &archrt_model, s->tokenizer, f))
+    struct run run = {.s = s, .f = f};
+    if (!check_settings(s, f) || !tokenizer_open(&run.t, &archrt_model, s->tokenizer, f))
         return false;
-    struct sampler *sampler = need(sampler_new(&s->sampling, archrt_model.arch.vocab));
-    bool good = encode_prompt(s, &t, &prompt, &r.prompt, f) && load(s, &run, f);
-    if (good) {
-        /* The last token of a full context is not fed. */
-        r.id = need(malloc(((size_t)archrt_model.arch.context + 1) * sizeof *r.id));
-        good = generate(s, &run, &t, prompt, sampler, &out, &r, f);
-        if (good)
-            print_end(s, &out, &r);
-        inference_close(&run);
-    }
-    free(r.id);
-    free(prompt);
-    free(out.at);
-    sampler_free(sampler);
-    tokenizer_close(&t);
+    bool good = generate(&run);
+    release_params(&run);
+    close_sequences(&run);
+    free(run.prompt);
+    tokenizer_close(&run.t);
     return good;
 }
 
 int cmd_generate(int argc, char **argv)
 {
-    struct settings s = {.tokens = 256, .sampling = {.temperature = 0.8, .top_p = 1}};
+    struct settings s = {.tokens = 256, .count = 1, .sampling = {.temperature = 0.8, .top_p = 1}};
     struct failure f;
     const struct option table[] = {
         {"weights", "DIR", OPTION_TEXT, &s.weights, NULL, 0, 0,
@@ -398,6 +549,9 @@ int cmd_generate(int argc, char **argv)
          "the prompt from a file (with neither: from standard input)"},
         {"tokenizer", "T", OPTION_TEXT, &s.tokenizer, NULL, 0, 0, "a tokenizer.json"},
         {"tokens", "N", OPTION_INT, &s.tokens, NULL, 1, 1e9, "at most so many (256)"},
+        {"count", "N", OPTION_INT, &s.count, NULL, 1, 65536,
+         "so many continuations, the first with --seed, the next with the seed after it; on a GPU "
+         "decoded together (1: printed as it comes)"},
         {"temperature", "X", OPTION_REAL, &s.sampling.temperature, NULL, 0, 1e6,
          "logits are divided by it first; 0: greedy (0.8)"},
         {"top-k", "N", OPTION_INT, &s.top_k, NULL, 0, 2e9, "then keep the N most likely; 0: all"},
@@ -409,7 +563,8 @@ int cmd_generate(int argc, char **argv)
         {"seed", "N", OPTION_INT, &s.seed, &s.seeded, 0, 9e18,
          "the same seed, the same text (from the clock)"},
         {"stop", "TEXT..", OPTION_TEXTS, &s.stop, NULL, 0, 0, "end before any of these texts"},
-        {"json", NULL, OPTION_FLAG, &s.json, NULL, 0, 0, "one JSON object instead of the text"},
+        {"json", NULL, OPTION_FLAG, &s.json, NULL, 0, 0,
+         "one JSON object a line for each continuation, instead of the text"},
         {"verbose", NULL, OPTION_FLAG, &s.verbose, NULL, 0, 0,
          "speed on standard error (also -v; on a terminal always)"},
         {0},

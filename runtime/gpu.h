@@ -12,6 +12,7 @@
  * Work is queued in one order; copies stand in that order too. Functions that return bool put one
  * line into device->why where they return false. */
 
+enum { DEVICE_PLACES = 4 };
 struct device;
 struct device_api {
     bool (*alloc)(struct device *, size_t bytes,
@@ -21,12 +22,16 @@ struct device_api {
     void (*host_release)(struct device *, void *);
     bool (*clear)(struct device *, void *at, size_t bytes);
     bool (*copy)(struct device *, void *to, const void *from, size_t bytes); /* on the device */
-    /* `from` may change when it returns; waits for nothing else. */
+    /* `from` may change when it returns; but one from host_alloc is read when the queue comes
+     * there, and nothing is waited for. */
     bool (*to_device)(struct device *, void *to, const void *from, size_t bytes);
-    /* `to` is there after the next wait(); it is from host_alloc, or any memory if the caller waits
-     * before it goes away. */
+    /* `to` is there after the next wait(), or when a place behind is reached; it is from
+     * host_alloc, or any memory if the caller waits before it goes away. */
     bool (*from_device)(struct device *, void *to, const void *from, size_t bytes);
     bool (*wait)(struct device *); /* for all that was queued */
+    /* Marks a place in the queue; waits until it is reached. 0 .. DEVICE_PLACES - 1. */
+    bool (*place)(struct device *, int which);
+    bool (*reach)(struct device *, int which);
     bool (*load)(struct device *, const char *name, const char *image, size_t bytes, void **out);
     void (*unload)(struct device *, void *module);
     bool (*function)(struct device *, void *module, const char *name, unsigned shared, void **out);
@@ -128,6 +133,36 @@ bool device_train_begin(const float *params, const float *m, const float *v, str
 bool device_train_step(const struct device_step *step, double *norm, struct failure *f);
 bool device_train_fetch(float *params, float *m, float *v, struct failure *f);
 void device_train_end(void);
+
+/* Matrices (as bf16), gains, biases and rotations of inference into a session's slabs. */
+bool device_put_weights(struct session *s, const float *params, struct failure *f);
+/* n rows of one slot for prefill, behind `past` of its tokens; target: [n], or NULL. `logits`: of
+ * the last row. */
+bool device_put_rows(struct session *s, const int32_t *token, const int32_t *target, int n,
+                     int slot, int past, bool logits, struct failure *f);
+
+/* ---- device_generate.c: tokens chosen on the device ---------------------------------------------
+ */
+
+enum continuation_answer {
+    CONTINUATION_ON,
+    CONTINUATION_END, /* of this sequence */
+    CONTINUATION_OVER /* of all */
+};
+/* `count` continuations of one prompt of n >= 1 tokens, as many at once as there are slots. At most
+ * `most` tokens each; n - 1 + most <= context. */
+struct continuations {
+    const int32_t *prompt;
+    int n, count, most;
+    const struct cuda_sampling *sampling; /* [count] */
+    /* A token of sequence `which`, in its order; -1: there was no finite logit. Called by
+     * device_generate, on its thread. */
+    enum continuation_answer (*take)(void *arg, int which, int32_t token);
+    void (*loaded)(void *arg); /* the parameters are not read any more */
+    void *arg;
+};
+/* Uses a session of its own. */
+bool device_generate(const float *params, const struct continuations *g, struct failure *f);
 
 /* ---- device_bench.c -----------------------------------------------------------------------------
  */

@@ -1,8 +1,9 @@
-/* sample.c - temperature, top-k, top-p, min-p, and the generator behind them. */
+/* sample.c - temperature, top-k, top-p, min-p, and the numbers that choose. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime.h"
 #include "sample.h"
 
 uint32_t pcg32_next(struct pcg32 *r)
@@ -43,8 +44,8 @@ struct candidate {
 struct sampler {
     struct sampler_options options;
     int vocab;
-    struct pcg32 random;
     struct candidate *candidates; /* [vocab] */
+    double *runs;                 /* total of each run of SAMPLER_RUN ids */
 };
 
 const char *sampler_options_error(const struct sampler_options *o)
@@ -68,19 +69,25 @@ struct sampler *sampler_new(const struct sampler_options *o, int vocab)
     s->options = *o;
     s->vocab = vocab;
     s->candidates = malloc((size_t)vocab * sizeof *s->candidates);
-    if (!s->candidates) {
-        free(s);
-        return NULL;
-    }
-    pcg32_seed(&s->random, o->seed, 0x9e3779b97f4a7c15ull);
-    return s;
+    s->runs = malloc(((size_t)vocab / SAMPLER_RUN + 1) * sizeof *s->runs);
+    if (s->candidates && s->runs)
+        return s;
+    sampler_free(s);
+    return NULL;
 }
 
 void sampler_free(struct sampler *s)
 {
-    if (s)
+    if (s) {
         free(s->candidates);
+        free(s->runs);
+    }
     free(s);
+}
+
+double sampler_uniform(uint64_t seed, int position)
+{
+    return (double)(mix64(seed + (uint64_t)position * 0x9e3779b97f4a7c15u) >> 11) * 0x1p-53;
 }
 
 int sample_greedy(const float *logits, int n)
@@ -175,13 +182,49 @@ static int nucleus(struct candidate *c, int n, double top_p)
     }
 }
 
-int sampler_next(struct sampler *s, const float *logits)
+/* The run in which the running sum of totals passes *target, which becomes what is left of it
+ * there; -1: rounding, none. */
+static int find_run(struct sampler *s, const struct candidate *c, int n, double u, double *target)
+{
+    int runs = s->vocab / SAMPLER_RUN + 1;
+    double all = 0;
+    memset(s->runs, 0, (size_t)runs * sizeof *s->runs);
+    for (int i = 0; i < n; i++)
+        s->runs[c[i].id / SAMPLER_RUN] += c[i].p;
+    for (int r = 0; r < runs; r++)
+        all += s->runs[r];
+    *target = u * all;
+    for (int r = 0; r < runs; r++) {
+        if (*target < s->runs[r])
+            return r;
+        *target -= s->runs[r];
+    }
+    return -1;
+}
+
+/* One of c[0..n), which is reordered, by weight. */
+static int draw(struct sampler *s, struct candidate *c, int n, double u, int otherwise)
+{
+    double target, sum = 0;
+    int run = find_run(s, c, n, u, &target), kept = 0;
+    for (int i = 0; i < n; i++)
+        if (c[i].id / SAMPLER_RUN == run)
+            c[kept++] = c[i];
+    qsort(c, (size_t)kept, sizeof *c, compare);
+    for (int i = 0; i < kept; i++) {
+        sum += c[i].p;
+        if (target < sum)
+            return c[i].id;
+    }
+    return otherwise;
+}
+
+int sampler_next(struct sampler *s, const float *logits, int position)
 {
     const struct sampler_options *o = &s->options;
     int best = sample_greedy(logits, s->vocab);
     if (best < 0 || o->temperature == 0)
         return best;
-    double u = pcg32_uniform(&s->random);
     struct candidate *c = s->candidates;
     int n = gather(s, logits, best);
     if (o->top_k && o->top_k < n) {
@@ -197,11 +240,5 @@ int sampler_next(struct sampler *s, const float *logits)
                 c[kept++] = c[i];
         n = kept;
     }
-    double target = u * total(c, n), sum = 0;
-    for (int i = 0; i < n; i++) {
-        sum += c[i].p;
-        if (target < sum)
-            return c[i].id;
-    }
-    return best; /* rounding at the very end of the sum */
+    return draw(s, c, n, sampler_uniform(o->seed, position), best);
 }

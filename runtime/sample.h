@@ -23,7 +23,15 @@ double pcg32_normal(struct pcg32 *r);
  *   top_p        of those, renormalised, keep the fewest whose probabilities add up to at least
  *                top_p (always one); 1: all
  *   min_p        of those, keep the ones at least min_p times as probable as the best; 0: all
- * then draw once from what is left, renormalised. Equal logits rank by smaller id, everywhere. */
+ * then draw once from what is left, renormalised. Equal logits rank by smaller id, everywhere.
+ *
+ * The draw is a number in [0, 1) that is a hash of the seed and of the position that the token will
+ * have, so that it depends neither on what was drawn before nor on who else is being served. It is
+ * looked up in the running sum of probabilities, over runs of SAMPLER_RUN ids one after the other,
+ * the larger first within a run. This is what the GPU's kernel does
+ * (codegen/kernels/cuda/sample.cu): from the same logits both choose the same token, but where the
+ * number lies within the rounding of fp32 sums (some 1e-6) of the border between two. */
+enum { SAMPLER_RUN = 1024 };
 struct sampler_options {
     double temperature;
     int top_k;
@@ -38,9 +46,11 @@ const char *sampler_options_error(const struct sampler_options *o);
 /* For logits of `vocab` tokens. The options must have passed the check. NULL: out of memory. */
 struct sampler *sampler_new(const struct sampler_options *o, int vocab);
 void sampler_free(struct sampler *s);
-/* The next token. NaN counts as -inf; +inf beats every finite logit. -1 if no logit is above -inf.
- * One draw a call unless greedy, so that a seed's choices do not depend on how many were left. */
-int sampler_next(struct sampler *s, const float *logits);
+/* The token at `position` of the sequence. NaN counts as -inf; +inf beats every finite logit. -1 if
+ * no logit is above -inf. */
+int sampler_next(struct sampler *s, const float *logits, int position);
+/* Uniform in [0, 1), 53 bits. */
+double sampler_uniform(uint64_t seed, int position);
 /* Index of the largest logit, the first of equals; NaN and -inf are passed over; -1: none left. */
 int sample_greedy(const float *logits, int n);
 

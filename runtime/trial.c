@@ -224,7 +224,7 @@ void trial_run(struct trial *t)
 /* ---- judgement ---------------------------------------------------------------------------------
  */
 
-void fault(struct trial *t, const char *format, ...)
+void trial_fault(struct trial *t, const char *format, ...)
 {
     va_list list;
     if (t->fault[0])
@@ -239,7 +239,7 @@ void judge(struct trial *t, double got, double want, double magnitude)
     double error = fabs(got - want);
     t->checked++;
     if (!isfinite(got)) {
-        fault(t, "%g where %g belongs", got, want);
+        trial_fault(t, "%g where %g belongs", got, want);
         return;
     }
     if (error > t->max_abs)
@@ -344,18 +344,18 @@ static void judge_operand(struct trial *t, const struct operand *o, const char *
     size_t behind = o->mapped - GUARD - o->bytes;
     for (size_t i = 0; i < GUARD; i++)
         if (front[i] != guard_byte)
-            fault(t, "wrote in front of %s, %zu bytes before it", which, GUARD - i);
+            trial_fault(t, "wrote in front of %s, %zu bytes before it", which, GUARD - i);
     for (size_t i = 0; i < behind; i++)
         if (back[i] != guard_byte)
-            fault(t, "wrote behind the end of %s, byte %zu there", which, i);
+            trial_fault(t, "wrote behind the end of %s, byte %zu there", which, i);
     if (o->role == ROLE_INPUT && o->sum != sum_of(o->at, o->bytes))
-        fault(t, "changed an input (%s)", which);
+        trial_fault(t, "changed an input (%s)", which);
     const float *x = o->at;
     if (o->floats && (o->role == ROLE_OUTPUT || o->role == ROLE_INOUT))
         for (size_t i = 0; i < o->bytes / sizeof *x; i++)
             if (!isfinite(x[i])) {
-                fault(t, "%s[%zu] of %zu is %s", which, i, o->bytes / sizeof *x,
-                      isnan(x[i]) ? "NaN, or was never written" : "infinite");
+                trial_fault(t, "%s[%zu] of %zu is %s", which, i, o->bytes / sizeof *x,
+                            isnan(x[i]) ? "NaN, or was never written" : "infinite");
                 break;
             }
 }

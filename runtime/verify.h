@@ -160,7 +160,7 @@ void trial_seal(struct trial *t); /* takes the sums and copies; after the inputs
 
 /* One compared element: `magnitude` is the size of what was summed up to it. */
 void judge(struct trial *t, double got, double want, double magnitude);
-void fault(struct trial *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void trial_fault(struct trial *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* How many of n units of `cost` FLOPs the budget covers, at least 2; and the i-th of that many,
  * always with the first and the last. */
 int64_t sample_count(const struct trial *t, int64_t n, double cost);

@@ -675,7 +675,7 @@ void sum_squares_check(struct trial *t)
     for (int i = 0; i < t->model->threads && i < 256; i++) {
         judge(t, t->sums[i], want, want);
         if (t->sums[i] != t->sums[0])
-            fault(t, "thread %d got another sum than thread 0", i);
+            trial_fault(t, "thread %d got another sum than thread 0", i);
     }
     t->depth = 4;
 }

@@ -4,6 +4,7 @@
 
 #include "kernel_test.h"
 #include "archrt_cuda.h"
+#include "sample.h"
 
 static u32 run_m, run_v;
 #define CONTEXT 40
@@ -96,7 +97,7 @@ HOST_CODE static int right(const float *logits, const struct cuda_sampling *o, u
 {
     u32 n = 0, ends[2];
     for (u32 i = 0; i < run_v; i++)
-        if (logits[i] > -INFINITY) {
+        if (logits[i] > -INFINITY && (!o->tokens || i < (u32)o->tokens)) {
             const struct candidate one = {logits[i], i, 0};
             c[n++] = one;
         }
@@ -114,6 +115,23 @@ HOST_CODE static int right(const float *logits, const struct cuda_sampling *o, u
         if (chosen_right(c, end, u, token))
             return 1;
     return 0;
+}
+
+STATIC_ASSERT((int)SAMPLER_RUN == (int)SAMPLE_CHUNK, "host and device walk the vocabulary alike");
+
+/* What the host's sampler chooses. */
+HOST_CODE static i32 by_host(const float *logits, const struct cuda_sampling *o, u32 position)
+{
+    const struct sampler_options same = {o->temperature, o->top_k, o->top_p, o->min_p,
+                                         (u64)o->seed[1] << 32 | o->seed[0]};
+    struct sampler *s = sampler_new(&same, (int)run_v);
+    float *named = malloc(run_v * sizeof(*named));
+    for (u32 i = 0; i < run_v; i++)
+        named[i] = o->tokens && i >= (u32)o->tokens ? -INFINITY : logits[i];
+    const i32 token = sampler_next(s, named, (int)position);
+    free(named);
+    sampler_free(s);
+    return token;
 }
 
 enum { SLOTS = 8 };
@@ -183,6 +201,7 @@ HOST_CODE static int check(emu_kernel *first, emu_kernel *second, const float *l
         emu_read(&token, b.next + s, 4);
         emu_read(&length, b.length + s, 4);
         if (!right(logits + (size_t)i * run_v, &o[i], position, token, c) ||
+            token != by_host(logits + (size_t)i * run_v, &o[i], position + 1) ||
             length != (i32)position + 1 ||
             (position + 1 < CONTEXT && b.output[s * CONTEXT + position + 1] != token)) {
             printf("%s, V %u, row %u: token %d, length %d (temperature %g k %d p %g min %g)\n",
@@ -200,18 +219,18 @@ HOST_CODE static int check(emu_kernel *first, emu_kernel *second, const float *l
 }
 
 static const struct cuda_sampling options[] = {
-    {0, 1, 0, 0, {1, 2}},
-    {1, 1, 0, 0, {3, 4}},
-    {0.7f, 1, 0, 40, {5, 6}},
-    {1, 0.9f, 0, 0, {7, 8}},
-    {1.3f, 0.95f, 0, 50, {9, 1}},
-    {1, 1, 0.05f, 0, {2, 3}},
-    {0.8f, 0.8f, 0.1f, 300, {4, 5}},
-    {2, 0.5f, 0, 2500, {6, 7}},
-    {1, 0, 0, 0, {8, 9}},
-    {1, 1, 0, 1, {10, 11}},
-    {1, 0.999f, 0, 0, {12, 13}},
-    {1e-3f, 0.9f, 0.2f, 7, {14, 15}},
+    {0, 1, 0, 0, {1, 2}, 0, 0},
+    {1, 1, 0, 0, {3, 4}, 5, 0},
+    {0.7f, 1, 0, 40, {5, 6}, 0, 0},
+    {1, 0.9f, 0, 0, {7, 8}, 0, 0},
+    {1.3f, 0.95f, 0, 50, {9, 1}, 0, 0},
+    {1, 1, 0.05f, 0, {2, 3}, 0, 0},
+    {0.8f, 0.8f, 0.1f, 300, {4, 5}, 0, 0},
+    {2, 0.5f, 0, 2500, {6, 7}, 0, 0},
+    {1, 0, 0, 0, {8, 9}, 0, 0},
+    {1, 1, 0, 1, {10, 11}, 0, 0},
+    {1, 0.999f, 0, 0, {12, 13}, 4000, 0},
+    {1e-3f, 0.9f, 0.2f, 7, {14, 15}, 0, 0},
 };
 enum { OPTIONS = sizeof(options) / sizeof(options[0]) };
 

@@ -1,5 +1,8 @@
 /* model_device.c - the emulator behind struct device_api: what a program's run-time library does on
- * a GPU, it does here, graphs included. A graph is the list of launches between its two ends. */
+ * a GPU, it does here, graphs included. A graph is the list of launches between its two ends.
+ *
+ * The queue is emptied as late as a GPU could: when somebody waits. Until then pinned memory has
+ * not been read, and what was to be fetched is not there. */
 #include "model_device.h"
 
 #include <stdlib.h>
@@ -15,10 +18,38 @@ struct graph {
     struct recorded list[MAX_RECORDED];
     int n;
 };
+
+enum queued_kind {
+    QUEUED_LAUNCH,
+    QUEUED_GRAPH,
+    QUEUED_CLEAR,
+    QUEUED_COPY,
+    QUEUED_PUT,
+    QUEUED_GET,
+    QUEUED_MARK
+};
+struct queued {
+    enum queued_kind kind;
+    struct recorded launch;
+    const struct graph *graph;
+    void *to;
+    const void *from;
+    void *staged; /* a copy of `from`, pageable memory; freed when it was put */
+    size_t bytes;
+    int which;
+};
+
+enum { MAX_PINNED = 16 };
 struct emulated {
     struct device device; /* first */
     struct graph *open;   /* being recorded */
     double marks[2];
+    struct queued *queue; /* those from `done` to `n` are to come */
+    size_t n, done, room, places[DEVICE_PLACES];
+    struct {
+        const char *at;
+        size_t bytes;
+    } pinned[MAX_PINNED];
 };
 
 long emulated_launches, emulated_early;
@@ -49,49 +80,153 @@ static void release(struct device *d, void *at)
 
 static bool host_alloc(struct device *d, size_t bytes, void **out)
 {
-    *out = malloc(bytes);
-    return *out || refuse(d, "no memory");
+    for (int i = 0; i < MAX_PINNED; i++)
+        if (!of(d)->pinned[i].at) {
+            *out = malloc(bytes);
+            of(d)->pinned[i].at = *out;
+            of(d)->pinned[i].bytes = bytes;
+            return *out || refuse(d, "no memory");
+        }
+    return refuse(d, "too much pinned memory");
+}
+
+static bool is_pinned(struct device *d, const void *p)
+{
+    for (int i = 0; i < MAX_PINNED; i++) {
+        const char *at = of(d)->pinned[i].at;
+        if (at && (const char *)p >= at && (const char *)p < at + of(d)->pinned[i].bytes)
+            return true;
+    }
+    return false;
 }
 
 static void host_release(struct device *d, void *at)
 {
-    (void)d;
+    for (int i = 0; i < MAX_PINNED; i++)
+        if (at && of(d)->pinned[i].at == at)
+            of(d)->pinned[i].at = NULL;
     free(at);
+}
+
+/* ---- the queue ---- */
+
+static bool queue(struct device *d, struct queued q)
+{
+    struct emulated *e = of(d);
+    if (e->open)
+        return refuse(d, "not a launch, and inside a graph");
+    if (e->n == e->room) {
+        e->room = 2 * e->room + 64;
+        e->queue = realloc(e->queue, e->room * sizeof *e->queue);
+        if (!e->queue)
+            abort();
+    }
+    e->queue[e->n++] = q;
+    return true;
+}
+
+static bool run(struct device *d, const struct recorded *r)
+{
+    emulated_launches++;
+    emulated_early += r->launch.dependent;
+    return emu_run(&r->launch, r->args, r->n) || refuse(d, emu_fault());
+}
+
+static bool run_graph(struct device *d, const struct graph *g)
+{
+    for (int i = 0; i < g->n; i++)
+        if (!run(d, &g->list[i]))
+            return false;
+    return true;
+}
+
+/* Bytes that nothing has written go along as they are. */
+static void copy_now(void *to, const void *from, size_t bytes)
+{
+    memmove(to, from, bytes);
+    emu_mark(to, bytes);
+}
+
+static bool perform(struct device *d, struct queued *q)
+{
+    switch (q->kind) {
+    case QUEUED_LAUNCH:
+        return run(d, &q->launch);
+    case QUEUED_GRAPH:
+        return run_graph(d, q->graph);
+    case QUEUED_CLEAR:
+        emu_fill(q->to, 0, q->bytes);
+        return true;
+    case QUEUED_COPY:
+        copy_now(q->to, q->from, q->bytes);
+        return true;
+    case QUEUED_PUT:
+        emu_write(q->to, q->staged ? q->staged : q->from, q->bytes);
+        free(q->staged);
+        return true;
+    case QUEUED_GET:
+        return emu_read(q->to, q->from, q->bytes) || refuse(d, emu_fault());
+    default:
+        of(d)->marks[q->which] = clock_seconds();
+        return true;
+    }
+}
+
+static bool empty_queue(struct device *d, size_t until)
+{
+    struct emulated *e = of(d);
+    while (e->done < until)
+        if (!perform(d, &e->queue[e->done++]))
+            return false;
+    return true;
 }
 
 static bool clear(struct device *d, void *at, size_t bytes)
 {
-    (void)d;
-    emu_fill(at, 0, bytes);
-    return true;
+    return queue(d, (struct queued){.kind = QUEUED_CLEAR, .to = at, .bytes = bytes});
 }
 
 static bool copy(struct device *d, void *to, const void *from, size_t bytes)
 {
-    (void)d;
-    (void)from;
-    emu_fill(to, 0, bytes); /* only bench copies, and looks at nothing but the time */
-    return true;
+    return queue(d, (struct queued){.kind = QUEUED_COPY, .to = to, .from = from, .bytes = bytes});
 }
 
 static bool to_device(struct device *d, void *to, const void *from, size_t bytes)
 {
-    if (of(d)->open)
-        return refuse(d, "a copy inside a graph");
-    emu_write(to, from, bytes);
-    return true;
+    struct queued q = {.kind = QUEUED_PUT, .to = to, .from = from, .bytes = bytes};
+    if (!is_pinned(d, from)) {
+        q.staged = need(malloc(bytes));
+        memcpy(q.staged, from, bytes);
+    }
+    return queue(d, q);
 }
 
 static bool from_device(struct device *d, void *to, const void *from, size_t bytes)
 {
-    if (of(d)->open)
-        return refuse(d, "a copy inside a graph");
-    return emu_read(to, from, bytes) || refuse(d, emu_fault());
+    memset(to, 0x5a, bytes); /* it is not there yet */
+    return queue(d, (struct queued){.kind = QUEUED_GET, .to = to, .from = from, .bytes = bytes});
 }
 
 static bool wait(struct device *d)
 {
-    return !of(d)->open || refuse(d, "a wait inside a graph");
+    struct emulated *e = of(d);
+    if (e->open)
+        return refuse(d, "a wait inside a graph");
+    bool ok = empty_queue(d, e->n);
+    e->n = e->done = 0;
+    memset(e->places, 0, sizeof e->places);
+    return ok;
+}
+
+static bool place(struct device *d, int which)
+{
+    of(d)->places[which] = of(d)->n;
+    return true;
+}
+
+static bool reach(struct device *d, int which)
+{
+    return empty_queue(d, of(d)->places[which]);
 }
 
 /* The kernels are linked in; the image is what the build put there in place of a cubin. */
@@ -123,13 +258,6 @@ static bool function(struct device *d, void *module, const char *name, unsigned 
     return refuse(d, "no such kernel");
 }
 
-static bool run(struct device *d, const struct recorded *r)
-{
-    emulated_launches++;
-    emulated_early += r->launch.dependent;
-    return emu_run(&r->launch, r->args, r->n) || refuse(d, emu_fault());
-}
-
 static bool launch(struct device *d, void *at, const struct archrt_launch *l, void *const *args,
                    int n, bool early)
 {
@@ -145,7 +273,7 @@ static bool launch(struct device *d, void *at, const struct archrt_launch *l, vo
         r.args[i] = *(void *const *)args[i];
     struct graph *g = of(d)->open;
     if (!g)
-        return run(d, &r);
+        return queue(d, (struct queued){.kind = QUEUED_LAUNCH, .launch = r});
     if (g->n == MAX_RECORDED)
         return refuse(d, "too long a graph");
     g->list[g->n++] = r;
@@ -167,11 +295,7 @@ static bool end_graph(struct device *d, void **out)
 
 static bool replay(struct device *d, void *at)
 {
-    const struct graph *g = at;
-    for (int i = 0; i < g->n; i++)
-        if (!run(d, &g->list[i]))
-            return false;
-    return true;
+    return queue(d, (struct queued){.kind = QUEUED_GRAPH, .graph = at});
 }
 
 static void drop_graph(struct device *d, void *graph)
@@ -182,8 +306,7 @@ static void drop_graph(struct device *d, void *graph)
 
 static bool mark(struct device *d, int which)
 {
-    of(d)->marks[which] = clock_seconds();
-    return true;
+    return queue(d, (struct queued){.kind = QUEUED_MARK, .which = which});
 }
 
 static double elapsed(struct device *d)
@@ -193,6 +316,7 @@ static double elapsed(struct device *d)
 
 static void close_device(struct device *d)
 {
+    free(of(d)->queue);
     free(d);
 }
 
@@ -205,6 +329,8 @@ static const struct device_api api = {.alloc = alloc,
                                       .to_device = to_device,
                                       .from_device = from_device,
                                       .wait = wait,
+                                      .place = place,
+                                      .reach = reach,
                                       .load = load,
                                       .unload = unload,
                                       .function = function,

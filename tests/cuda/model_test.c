@@ -5,6 +5,7 @@
  * device is another. The host computes in fp32, the device in bf16 with fp32 sums, hence the
  * tolerances: 2^-9 an operation, a few dozen operations deep. */
 #include "model_device.h"
+#include "sample.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -372,6 +373,35 @@ static void check_inference(const float *params)
 
 /* ---- all slots at once ---- */
 
+/* Four kinds of choice; ids at the vocabulary's end are not to be chosen. */
+static struct cuda_sampling sampling_of(int i)
+{
+    static const struct cuda_sampling kinds[] = {
+        {.temperature = 0, .top_p = 1},
+        {.temperature = 0.5f, .top_p = 1},
+        {.temperature = 0.4f, .top_p = 0.9f, .top_k = 30},
+        {.temperature = 0.6f, .top_p = 0.95f, .min_p = 0.02f},
+    };
+    struct cuda_sampling s = kinds[i % 4];
+    s.seed[0] = (unsigned)i + 3;
+    s.seed[1] = 7;
+    s.tokens = host->arch.vocab - 5;
+    return s;
+}
+
+/* What the host's sampler chooses at `position`. */
+static int by_host(float *logits, const struct cuda_sampling *o, int position)
+{
+    struct sampler_options same = {(double)o->temperature, o->top_k, (double)o->top_p,
+                                   (double)o->min_p, (uint64_t)o->seed[1] << 32 | o->seed[0]};
+    struct sampler *sampler = need(sampler_new(&same, host->arch.vocab));
+    for (int id = o->tokens; id < host->arch.vocab; id++)
+        logits[id] = -INFINITY;
+    int token = sampler_next(sampler, logits, position);
+    sampler_free(sampler);
+    return token;
+}
+
 struct slots {
     struct session s;
     int n, lengths[256];
@@ -425,6 +455,38 @@ static void feed_prompts(struct slots *t)
         must(session_run(&t->s, ARCHRT_PHASE_PREFILL, 2, &f), &f);
     }
     free(rows);
+}
+
+static void put_sampling(struct slots *t)
+{
+    struct cuda_sampling *sampling = zeros((size_t)t->n, sizeof *sampling);
+    for (int i = 0; i < t->n; i++)
+        sampling[i] = sampling_of(i);
+    put(t, SLAB_SAMPLING, sampling, (size_t)t->n * sizeof *sampling / sizeof(int));
+    free(sampling);
+}
+
+/* One step of all slots; the tokens are the host sampler's over the same logits. */
+static void check_step(struct slots *t, int step)
+{
+    size_t V = (size_t)host->arch.vocab, rows = (size_t)t->n - 1;
+    float *logits = zeros(rows * V, sizeof *logits);
+    int *next = zeros(rows, sizeof *next);
+    struct failure f;
+    must(session_run(&t->s, ARCHRT_PHASE_BATCH, 0, &f) &&
+             session_get(&t->s, logits, SLAB_WORK, t->s.cuda->batch_logits_at,
+                         rows * V * sizeof *logits, &f) &&
+             session_get(&t->s, next, SLAB_NEXT, 0, rows * sizeof *next, &f) &&
+             session_wait(&t->s, &f),
+         &f);
+    for (size_t i = 0; i < rows; i++) {
+        struct cuda_sampling o = sampling_of((int)i);
+        int wanted = by_host(logits + i * V, &o, t->lengths[i] + step + 1);
+        CHECK(next[i] == wanted, "slot %zu, step %d: token %d, the host's sampler takes %d", i,
+              step, next[i], wanted);
+    }
+    free(logits);
+    free(next);
 }
 
 /* Greedy tokens of one slot by the host, at each step the host's own choice and the margin by which
@@ -490,8 +552,9 @@ static void check_slots(const float *params, struct device *device)
     put(&t, SLAB_SLOT, slot, (size_t)t.n);
     put(&t, SLAB_HEAD_ROW, head, (size_t)t.n);
     put(&t, SLAB_CALL, &call, sizeof call / sizeof(int));
+    put_sampling(&t);
     for (int i = 0; i < STEPS_ON; i++)
-        must(session_run(&t.s, ARCHRT_PHASE_BATCH, 0, &f), &f);
+        check_step(&t, i);
     int *output = zeros((size_t)t.n * context, sizeof *output), length = 0;
     must(session_get(&t.s, output, SLAB_OUTPUT, 0, t.s.bytes[SLAB_OUTPUT], &f) &&
              session_get(&t.s, &length, SLAB_LENGTH, 4 * (size_t)(t.n - 1), sizeof length, &f) &&
@@ -499,7 +562,7 @@ static void check_slots(const float *params, struct device *device)
          &f);
     CHECK(length == t.lengths[t.n - 1], "the idle slot has %d tokens, not %d", length,
           t.lengths[t.n - 1]);
-    for (int i = 0; i + 1 < t.n; i++)
+    for (int i = 0; i + 1 < t.n; i += 4)
         check_slot(params, &t, i, output);
     printf("slots: %d of them, %d tokens each\n", t.n - 1, STEPS_ON + 1);
     session_close(&t.s);
@@ -509,6 +572,96 @@ static void check_slots(const float *params, struct device *device)
     free(slot);
     free(head);
     free(output);
+}
+
+/* ---- continuations, chosen on the device ---- */
+
+enum { MOST = 7, CONTINUATIONS = 20 };
+struct continued {
+    int n[CONTINUATIONS], ends; /* `ends`: a sequence does where a token is a multiple of it; 0 */
+    int32_t token[CONTINUATIONS][MOST];
+    bool over[CONTINUATIONS], loaded;
+};
+
+static enum continuation_answer take(void *arg, int which, int32_t token)
+{
+    struct continued *c = arg;
+    CHECK(c->loaded && !c->over[which] && c->n[which] < MOST, "sequence %d goes on past its end",
+          which);
+    c->token[which][c->n[which]++] = token;
+    c->over[which] = c->n[which] == MOST || (c->ends && token % c->ends == 0);
+    return c->over[which] ? CONTINUATION_END : CONTINUATION_ON;
+}
+
+static void loaded(void *arg)
+{
+    ((struct continued *)arg)->loaded = true;
+}
+
+/* Tokens of one sequence that are not those of the host's sampler over the logits that the device
+ * gives where one token is fed after another. */
+static int other_tokens(const float *params, const struct continuations *g,
+                        const struct continued *c, int which)
+{
+    struct inference a;
+    struct failure f;
+    int others = 0;
+    const struct cuda_sampling *o = &g->sampling[which];
+    float *logits = zeros((size_t)host->arch.vocab, sizeof *logits);
+    must(inference_open(&a, the_model, params, &f), &f);
+    if (g->n > 1)
+        inference_feed(&a, g->prompt, g->n - 1, NULL, NULL, NULL);
+    for (int i = 0; i < c->n[which]; i++) {
+        int32_t fed = i ? c->token[which][i - 1] : g->prompt[g->n - 1], got = c->token[which][i];
+        inference_step(&a, fed, logits);
+        must(!device_failed(&f), &f);
+        others += got != by_host(logits, o, g->n + i);
+        CHECK(got >= 0 && got < o->tokens, "sequence %d, token %d is %d", which, i, got);
+        if (got < 0 || got >= o->tokens)
+            break;
+    }
+    inference_close(&a);
+    free(logits);
+    return others;
+}
+
+/* `first` is the first kind of sampling. One sequence alone computes what the reference does, to
+ * the bit; several are other kernels' work, whose sums round differently. */
+static void check_continuations(const float *params, int n, int count, int first, int ends)
+{
+    struct continued c = {.ends = ends};
+    struct cuda_sampling sampling[CONTINUATIONS];
+    struct failure f;
+    int32_t *prompt = zeros((size_t)n, sizeof *prompt);
+    for (int i = 0; i < n; i++)
+        prompt[i] = (int32_t)(mix64((uint64_t)i + 31) % (uint64_t)host->arch.vocab);
+    for (int i = 0; i < count; i++)
+        sampling[i] = sampling_of(first + i);
+    struct continuations g = {prompt, n, count, MOST, sampling, take, loaded, &c};
+    must(device_generate(params, &g, &f), &f);
+    int all = 0, others = 0, shortest = MOST;
+    for (int i = 0; i < count; i++) {
+        CHECK(c.over[i], "sequence %d has no end", i);
+        all += c.n[i];
+        shortest = c.n[i] < shortest ? c.n[i] : shortest;
+        others += other_tokens(params, &g, &c, i);
+    }
+    CHECK(others <= (count > 1 ? all / 20 : 0), "%d of %d tokens are others than the host's",
+          others, all);
+    CHECK(!ends || shortest < MOST, "no sequence ended before the others");
+    printf("continuations: %d of %d tokens behind %d, %d others\n", count, all, n, others);
+    free(prompt);
+}
+
+static void check_generation(const float *params)
+{
+    int page = KV_PAGE, slots = host->cuda->slots;
+    check_continuations(params, 1, 1, 0, 0);
+    check_continuations(params, page - 3, 1, 1, 0);
+    check_continuations(params, page + 1, 1, 2, 0); /* the prompt's page is whole */
+    check_continuations(params, page + 4, 1, 3, 0);
+    check_continuations(params, page - 2, slots + 3, 0, 3); /* more than slots */
+    check_continuations(params, page + 5, 2, 1, 2);
 }
 
 /* ---- bench: that it runs every kernel of every phase ---- */
@@ -547,6 +700,8 @@ int main(int argc, char **argv)
     check_inference(params);
     printf("  %.1f s\n", clock_seconds() - before);
     check_slots(params, device);
+    printf("  %.1f s\n", clock_seconds() - before);
+    check_generation(params);
     printf("  %.1f s\n", clock_seconds() - before);
     check_micro_batch();
     printf("  %.1f s\n", clock_seconds() - before);

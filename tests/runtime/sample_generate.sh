@@ -50,7 +50,31 @@ PY
 run --seed 5 --tokens 40 --stop "$(cat "$dir/stop")" > "$dir/a"
 cmp -s "$dir/a" "$dir/stop.want" || complain "--stop did not cut where it should"
 
-for wrong in "--top-p 2" "--temperature -1" "--tokens 0" "--min-p x" "--top-k -3"; do
+# Several continuations: each is what its seed alone gives.
+for i in 1 2 3 4 5 6 7 8; do echo "And God called the light Day, and the darkness he called Night."; done > "$dir/text"
+"$program" train --quiet --data "$dir/text" --steps 2 --out "$dir/run" 2> "$dir/err" || complain "training failed"
+several() {
+    "$program" generate --weights "$dir/run" --prompt "In the" --tokens 24 "$@" 2> "$dir/err"
+}
+several --seed 7 --count 3 --json > "$dir/json" || complain "--count failed"
+for seed in 7 8 9; do several --seed $seed --json; done > "$dir/singly"
+several --seed 7 --count 3 > "$dir/texts"
+several --seed 9 > "$dir/last"
+python3 - "$dir" <<'PY' || complain "--count is not what the seeds give one by one"
+import json, sys
+together, singly = ([json.loads(line) for line in open(f"{sys.argv[1]}/{name}")]
+                    for name in ("json", "singly"))
+assert [v["sequence"] for v in together] == [0, 1, 2] and [v["seed"] for v in together] == [7, 8, 9]
+for a, b in zip(together, singly, strict=True):
+    assert all(a[k] == b[k] for k in ("text", "tokens", "finish", "seed", "prompt_tokens"))
+assert together[0]["tokens"] != together[1]["tokens"]
+texts, last = (open(f"{sys.argv[1]}/{name}", "rb").read() for name in ("texts", "last"))
+assert texts.startswith(b"[0]\n") and texts.endswith(b"\n[2]\n" + last + b"\n")
+PY
+several --count 2 -v > "$dir/a"
+grep -q "2 sequences, .* tokens/s" "$dir/err" || complain "no total speed with -v"
+
+for wrong in "--count 0" "--top-p 2" "--temperature -1" "--tokens 0" "--min-p x" "--top-k -3"; do
     # shellcheck disable=SC2086
     run $wrong > "$dir/a"
     [ $? -eq 2 ] || complain "$wrong: not status 2"

@@ -63,7 +63,7 @@ static void check_distribution(const float *logits, struct sampler_options o, in
     struct sampler *s = sampler_new(&o, V);
     expected(p, logits, &o);
     for (int i = 0; i < DRAWS; i++) {
-        int id = sampler_next(s, logits);
+        int id = sampler_next(s, logits, i);
         if (id < 0 || id >= V) {
             fprintf(stderr, "line %d: id %d\n", line, id);
             failures++;
@@ -139,7 +139,7 @@ static void check_distributions(void)
 static int next_of(const float *logits, int n, struct sampler_options o)
 {
     struct sampler *s = sampler_new(&o, n);
-    int id = sampler_next(s, logits);
+    int id = sampler_next(s, logits, 3);
     sampler_free(s);
     return id;
 }
@@ -181,7 +181,7 @@ static void check_edges(void)
     CHECK(next_of(equal, 1, (struct sampler_options){1, 0, 1, 0, 1}) == -1);
 }
 
-/* The same seed gives the same choices; the number of draws does not depend on the filters. */
+/* The same seed gives the same choices, in any order of positions; another seed gives others. */
 static void check_seeds(void)
 {
     float x[V];
@@ -191,21 +191,53 @@ static void check_seeds(void)
         x[i] = (float)i * 0.1f;
     for (int round = 0; round < 3; round++) {
         struct sampler *s = sampler_new(&o, V), *t = sampler_new(&filtered, V);
-        for (int i = 0; i < 50; i++) {
-            int id = sampler_next(s, x);
+        for (int k = 0; k < 50; k++) {
+            int i = round == 1 ? 49 - k : k, id = sampler_next(s, x, i);
             if (round == 0)
                 first[i] = id;
             else if (round == 1)
                 CHECK(id == first[i]);
             else
                 differs += id != first[i];
-            sampler_next(t, x);
+            sampler_next(t, x, i);
         }
         sampler_free(s);
         sampler_free(t);
         o.seed += round == 1;
     }
     CHECK(differs > 20);
+}
+
+/* The token is the one at which the running sum passes the draw: runs of ids in turn, the larger
+ * first within a run. */
+static void check_order(void)
+{
+    enum { N = 2 * SAMPLER_RUN + 100 };
+    static float x[N];
+    int order[N];
+    struct sampler_options o = {1, 0, 1, 0, 77};
+    struct sampler *s = sampler_new(&o, N);
+    for (int i = 0; i < N; i++) {
+        x[i] = (float)(i * 37 % 101) * 0.02f;
+        order[i] = i;
+    }
+    for (int i = 1; i < N; i++) /* by run, then by logit, then by id */
+        for (int j = i; j > 0 && j % SAMPLER_RUN && x[order[j]] > x[order[j - 1]]; j--) {
+            int t = order[j];
+            order[j] = order[j - 1];
+            order[j - 1] = t;
+        }
+    double all = 0;
+    for (int i = 0; i < N; i++)
+        all += exp((double)x[order[i]]);
+    for (int position = 0; position < 400; position++) {
+        double target = sampler_uniform(77, position) * all, sum = 0;
+        int i = 0;
+        while (i + 1 < N && (sum += exp((double)x[order[i]])) <= target)
+            i++;
+        CHECK(sampler_next(s, x, position) == order[i]);
+    }
+    sampler_free(s);
 }
 
 /* A vocabulary of real size: the partial selection agrees with a full sort. */
@@ -221,7 +253,7 @@ static void check_large(void)
         struct sampler_options o = {1, k, 0.999, 0, 1};
         struct sampler *s = sampler_new(&o, N);
         for (int i = 0; i < 3; i++) {
-            int id = sampler_next(s, x), before = 0;
+            int id = sampler_next(s, x, i), before = 0;
             CHECK(id >= 0 && id < N);
             for (int j = 0; j < N; j++)
                 before += x[j] > x[id] || (x[j] == x[id] && j < id);
@@ -251,6 +283,7 @@ int main(void)
     check_distributions();
     check_edges();
     check_seeds();
+    check_order();
     check_large();
     check_options();
     if (failures)

@@ -15,7 +15,7 @@
  * or sum. Every chunk has a window of ranks in which that end may lie; they are narrowed by looking
  * up one logit in all chunks at a time (first one that leaves at most SAMPLE_HEAD of each chunk,
  * which mostly decides it), until what is left can be sorted in shared memory. Then one random
- * number picks a chunk and an element of it.
+ * number picks a chunk and an element of it, as runtime/sample.c does: the same token.
  *
  * Floor: 4 V bytes a row; with a temperature, 10 V more written to scratch (L2) by pass 1 and a
  * small part of them read by pass 2. */
@@ -338,7 +338,8 @@ DEVICE void sample_keep(struct sample_row *row, u32 weigh, float want)
     block_sync();
 }
 
-/* Uniform in [0, 1), 53 bits: splitmix64 of the seed's stream and the position. */
+/* Uniform in [0, 1), 53 bits: splitmix64 of the seed's stream and the position, as the host's
+ * sampler_uniform(). */
 DEVICE double sample_uniform(u32 seed0, u32 seed1, u32 position)
 {
     u64 z = ((u64)seed1 << 32 | seed0) + (u64)(position + 1) * 0x9e3779b97f4a7c15ull;
@@ -430,10 +431,12 @@ KERNEL(int *next, int *length, int *output, const float *logits, const struct cu
     if (i >= (u32)call->head_rows || slot[head_row[i]] < 0)
         return;
     const float temperature = sampling[slot[head_row[i]]].temperature;
+    const u32 tokens = (u32)sampling[slot[head_row[i]]].tokens;
+    const u32 named = tokens && tokens < v ? tokens : v;
     UNROLL
     for (u32 j = 0; j < SAMPLE_EACH; j++) {
         const u32 id = chunk * SAMPLE_CHUNK + j * SAMPLE_THREADS + t;
-        mine[j] = sample_ranked(id < v ? sample_order(logits[(u64)i * v + id]) : 0, id);
+        mine[j] = sample_ranked(id < named ? sample_order(logits[(u64)i * v + id]) : 0, id);
         most = mine[j] > most ? mine[j] : most;
     }
     if (temperature != 0.0f) {
