@@ -23,22 +23,35 @@ function(cuda_model_test name seed)
     cuda_kernels(cuda_model_${name}_kernels CUDA_SMS=6)
     target_include_directories(cuda_model_${name}_kernels PRIVATE ${dir} ${kernels}/cuda)
 
-    add_executable(cuda_model_${name} model_test.c model_device.c ${host} ${dir}/model_cuda.c
-        ${dir}/model_kernels.c $<TARGET_OBJECTS:cuda_model_${name}_kernels>)
+    add_library(cuda_model_${name}_program OBJECT model_device.c ${host} ${dir}/model_cuda.c
+        ${dir}/model_kernels.c)
     # Both directories of kernels have a kernels.def: archrt.h means the host's.
-    target_include_directories(cuda_model_${name} PRIVATE ${dir} ${PROJECT_SOURCE_DIR}/codegen
-        ${kernels} ${kernels}/host ${kernels}/cuda ${CMAKE_CURRENT_SOURCE_DIR})
-    target_compile_definitions(cuda_model_${name} PRIVATE _GNU_SOURCE CUDA_SMS=6 PREDICTED_TRAIN=0
-        PREDICTED_PREFILL=0 PREDICTED_DECODE=0)
-    target_compile_options(cuda_model_${name} PRIVATE -Wa,-I${dir})
+    target_include_directories(cuda_model_${name}_program PUBLIC ${dir}
+        ${PROJECT_SOURCE_DIR}/codegen ${kernels} ${kernels}/host ${kernels}/cuda
+        ${CMAKE_CURRENT_SOURCE_DIR})
+    target_compile_definitions(cuda_model_${name}_program PUBLIC _GNU_SOURCE CUDA_SMS=6
+        PREDICTED_TRAIN=0 PREDICTED_PREFILL=0 PREDICTED_DECODE=0)
+    target_compile_options(cuda_model_${name}_program PRIVATE -Wa,-I${dir})
     set_source_files_properties(${host} PROPERTIES COMPILE_OPTIONS "-w;-march=native")
-    target_link_libraries(cuda_model_${name} PRIVATE archrt cuda_emulator)
+    target_link_libraries(cuda_model_${name}_program PUBLIC archrt cuda_emulator)
+
+    add_executable(cuda_model_${name} model_test.c)
+    target_link_libraries(cuda_model_${name} PRIVATE cuda_model_${name}_program
+        $<TARGET_OBJECTS:cuda_model_${name}_kernels>)
     add_test(NAME cuda.model_${name} COMMAND cuda_model_${name} ${seed} ${ARGN})
     set_tests_properties(cuda.model_${name} PROPERTIES TIMEOUT 300)
 endfunction()
 
 cuda_model_test(a 1)
 cuda_model_test(b 2 bench)
+
+# The first of them with its own main().
+add_executable(cuda_program_a model_program.c)
+target_link_libraries(cuda_program_a PRIVATE cuda_model_a_program
+    $<TARGET_OBJECTS:cuda_model_a_kernels>)
+add_test(NAME cuda.program COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/program.sh
+    $<TARGET_FILE:cuda_program_a>)
+set_tests_properties(cuda.program PROPERTIES TIMEOUT 300)
 
 # Registers and spills as ptxas says; without it, that all kernels compile to PTX.
 add_test(NAME cuda.ptxas COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/ptxas.sh $<TARGET_FILE:archc>
