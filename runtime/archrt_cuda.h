@@ -66,6 +66,24 @@ struct cuda_train {
     int unused;
 };
 
+/* Tensor maps: what sm_90's copies of boxes of a tensor (TMA) take in place of a pointer. A map
+ * stands for one operand of a kernel: where the operand is, and this. bf16, the fastest dimension
+ * first; strides of the others in bytes, multiples of 16. A box is 64 elements, 128 bytes that are
+ * swizzled as much in shared memory, by at most 256 in each other dimension; elements of it outside
+ * of the extents are 0. An extent of 0: the pages of the cache's pool. */
+enum { CUDA_MAPS = 2, CUDA_MAP_RANK = 4, CUDA_MAP_BYTES = 128, CUDA_MAP_COLUMNS = 64 };
+struct cuda_map {
+    int operand, rank;
+    unsigned extents[CUDA_MAP_RANK];
+    unsigned long long strides[CUDA_MAP_RANK - 1];
+    unsigned box[CUDA_MAP_RANK];
+};
+/* Of a kernel: of which of its operands it wants maps. */
+struct cuda_maps {
+    int n;
+    struct cuda_map list[CUDA_MAPS];
+};
+
 /* ---- decode: m rows, at most 8 (skinny_*: more) -------------------------------------------------
  *
  * Macros of an instance: KERNEL, the name of the entry point, DM_M rows, and DM_N, DM_K where a

@@ -30,6 +30,7 @@ enum archrt_slab {
     SLAB_WORK,    /* activations */
     SLAB_SCRATCH,
     SLAB_COUNTER,
+    SLAB_MAPS,   /* tensor maps, one for each place that some step copies boxes of */
     SLAB_TOKEN,  /* int [rows] */
     SLAB_TARGET, /* int [rows], -1: none */
     SLAB_LOSS,   /* fp32 [rows] */
@@ -107,7 +108,8 @@ struct archrt_launch {
 };
 struct archrt_launches {
     struct archrt_launch pass[ARCHRT_MAX_PASSES];
-    size_t scratch; /* bytes */
+    size_t scratch;        /* bytes */
+    struct cuda_maps maps; /* operands that are tensor maps on this architecture */
 };
 
 enum archrt_cuda_flag {

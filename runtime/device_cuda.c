@@ -22,7 +22,13 @@ enum {
     CU_DYNAMIC_SHARED = 8,
     CU_LAUNCH_EARLY = 6, /* programmatic stream serialization */
     CU_LOG_BUFFER = 5,   /* of the compiler of PTX: errors */
-    CU_LOG_BYTES = 6
+    CU_LOG_BYTES = 6,
+    /* of tensor maps */
+    CU_BF16 = 9,
+    CU_NOT_INTERLEAVED = 0,
+    CU_SWIZZLE_128 = 3,
+    CU_L2_256_BYTES = 3,
+    CU_OUTSIDE_IS_ZERO = 0
 };
 struct cu_attribute {
     int id;
@@ -80,6 +86,9 @@ _Static_assert(sizeof(struct cu_attribute) == 72 && sizeof(struct cu_launch) == 
     X(event_record, "cuEventRecord", (cu_handle, cu_handle))                                       \
     X(event_wait, "cuEventSynchronize", (cu_handle))                                               \
     X(event_elapsed, "cuEventElapsedTime", (float *, cu_handle, cu_handle))                        \
+    X(tensor_map, "cuTensorMapEncodeTiled",                                                        \
+      (void *, int, unsigned, void *, const unsigned long long *, const unsigned long long *,      \
+       const unsigned *, const unsigned *, int, int, int, int))                                    \
     X(error_text, "cuGetErrorString", (int, const char **))
 
 struct driver {
@@ -189,6 +198,23 @@ static bool device_reach(struct device *base, int which)
 {
     struct cuda_device *d = of(base);
     return check(d, d->cu.event_wait(d->places[which]), "waiting for the device");
+}
+
+/* Rows of a box are half of what DRAM is asked for: the other half is of the next box. */
+static bool tensor_map(struct device *base, void *to, const struct cuda_map *m, void *at)
+{
+    struct cuda_device *d = of(base);
+    unsigned long long extents[CUDA_MAP_RANK];
+    unsigned one[CUDA_MAP_RANK];
+    for (int i = 0; i < CUDA_MAP_RANK; i++) {
+        extents[i] = m->extents[i];
+        one[i] = 1;
+    }
+    return check(d,
+                 d->cu.tensor_map(to, CU_BF16, (unsigned)m->rank, at, extents, m->strides, m->box,
+                                  one, CU_NOT_INTERLEAVED, CU_SWIZZLE_128, CU_L2_256_BYTES,
+                                  CU_OUTSIDE_IS_ZERO),
+                 "describing a tensor");
 }
 
 /* ---- code ---- */
@@ -323,6 +349,7 @@ static const struct device_api cuda_api = {
     .wait = device_wait,
     .place = device_place,
     .reach = device_reach,
+    .tensor_map = tensor_map,
     .load = device_load,
     .unload = device_unload,
     .function = device_function,

@@ -112,7 +112,7 @@ bool session_open(struct session *s, struct device *device, const struct archrt_
                       device->name, device->sm, device->sm);
     s->modules = need(calloc((size_t)cuda->n_units, sizeof *s->modules));
     s->functions = need(calloc((size_t)cuda->n_kernels, sizeof *s->functions));
-    if (alloc_slabs(s, f) && load_images(s, f) && find_functions(s, f))
+    if (alloc_slabs(s, f) && load_images(s, f) && find_functions(s, f) && session_make_maps(s, f))
         return true;
     session_close(s);
     return false;
@@ -137,12 +137,13 @@ void session_close(struct session *s)
         d->api->release(d, s->slabs[i]);
     free(s->modules);
     free(s->functions);
+    free(s->maps);
     *s = (struct session){.device = NULL};
 }
 
 /* ---- phases ---- */
 
-static void *operand(const struct session *s, const struct archrt_operand *o, int layer, int chunk)
+void *session_operand(const struct session *s, const struct archrt_operand *o, int layer, int chunk)
 {
     char *base = s->slabs[o->slab];
     size_t stride = o->layer * (o->slab == SLAB_CACHE ? (size_t)s->pool_pages : 1);
@@ -155,8 +156,13 @@ bool session_step(struct session *s, const struct archrt_step *step, int layer, 
     const struct archrt_cuda_kernel *k = &s->cuda->kernels[step->kernel];
     void *pointers[ARCHRT_MAX_OPERANDS], *args[ARCHRT_MAX_OPERANDS];
     for (int i = 0; i < step->n; i++) {
-        pointers[i] = operand(s, &step->operands[i], layer, chunk);
+        pointers[i] = session_operand(s, &step->operands[i], layer, chunk);
         args[i] = &pointers[i];
+    }
+    const struct cuda_maps *maps = &s->target->launches[step->kernel].maps;
+    for (int i = 0; i < maps->n; i++) {
+        void **pointer = &pointers[maps->list[i].operand];
+        *pointer = session_map_of(s, &maps->list[i], *pointer);
     }
     for (int pass = 0; pass < k->passes; pass++)
         if (!s->device->api->launch(s->device, s->functions[step->kernel][pass],
@@ -171,25 +177,36 @@ static bool wanted(enum archrt_when when, unsigned mask)
     return when == ARCHRT_ALWAYS || mask >> (when - 1) & 1u;
 }
 
-bool session_launch(struct session *s, enum archrt_phase_id id, unsigned when, struct failure *f)
+bool session_each_step(struct session *s, enum archrt_phase_id id, unsigned when,
+                       session_visit *visit, struct failure *f)
 {
     const struct archrt_phase *phase = &s->cuda->phases[id];
-    bool first = true;
     for (int l = 0; l < phase->n; l++) {
         const struct archrt_loop *loop = &phase->loops[l];
         for (int turn = 0; wanted(loop->when, when) && turn < loop->turns; turn++) {
             int layer = loop->kind == ARCHRT_LAYERS            ? turn
                         : loop->kind == ARCHRT_LAYERS_REVERSED ? loop->turns - 1 - turn
                                                                : 0;
-            for (int i = 0; i < loop->n; i++) {
-                if (!session_step(s, &loop->steps[i], layer, loop->kind == ARCHRT_CHUNKS ? turn : 0,
-                                  !first, f))
+            for (int i = 0; i < loop->n; i++)
+                if (!visit(s, &loop->steps[i], layer, loop->kind == ARCHRT_CHUNKS ? turn : 0, f))
                     return false;
-                first = false;
-            }
         }
     }
     return true;
+}
+
+static bool launch(struct session *s, const struct archrt_step *step, int layer, int chunk,
+                   struct failure *f)
+{
+    bool early = s->launched;
+    s->launched = true;
+    return session_step(s, step, layer, chunk, early, f);
+}
+
+bool session_launch(struct session *s, enum archrt_phase_id id, unsigned when, struct failure *f)
+{
+    s->launched = false;
+    return session_each_step(s, id, when, launch, f);
 }
 
 bool session_run(struct session *s, enum archrt_phase_id id, unsigned when, struct failure *f)

@@ -32,6 +32,9 @@ struct device_api {
     /* Marks a place in the queue; waits until it is reached. 0 .. DEVICE_PLACES - 1. */
     bool (*place)(struct device *, int which);
     bool (*reach)(struct device *, int which);
+    /* Writes to `to`, CUDA_MAP_BYTES of the host, 64-byte aligned, the tensor map of what lies at
+     * `at` on the device. */
+    bool (*tensor_map)(struct device *, void *to, const struct cuda_map *, void *at);
     bool (*load)(struct device *, const char *name, const char *image, size_t bytes, void **out);
     void (*unload)(struct device *, void *module);
     bool (*function)(struct device *, void *module, const char *name, unsigned shared, void **out);
@@ -63,6 +66,10 @@ struct device *cuda_device_open(char *why, size_t room);
  */
 
 enum { DEVICE_WHENS = 4 }; /* bit 0: scored, bit 1: logits */
+struct session_map { /* number i: at i CUDA_MAP_BYTES of SLAB_MAPS */
+    const struct cuda_map *shape;
+    void *at;
+};
 struct session {
     struct device *device;
     const struct archrt_cuda *cuda;
@@ -74,6 +81,9 @@ struct session {
     void **modules;                            /* of each unit */
     void *(*functions)[ARCHRT_MAX_PASSES];     /* of each kernel */
     void *graphs[ARCHRT_PHASES][DEVICE_WHENS]; /* made at first use */
+    bool launched; /* something of this phase: what follows may start early */
+    struct session_map *maps;
+    size_t n_maps, room_maps;
 };
 
 /* The code of this program that the device can run, the best of it; NULL: none. */
@@ -97,6 +107,25 @@ bool session_put(struct session *s, enum archrt_slab slab, size_t at, const void
 bool session_get(struct session *s, void *to, enum archrt_slab slab, size_t at, size_t bytes,
                  struct failure *f);
 bool session_wait(struct session *s, struct failure *f);
+
+/* Each step of a phase in the order of its launches; false: `visit` returned false. */
+typedef bool session_visit(struct session *s, const struct archrt_step *step, int layer, int chunk,
+                           struct failure *f);
+bool session_each_step(struct session *s, enum archrt_phase_id phase, unsigned when,
+                       session_visit *visit, struct failure *f);
+/* Where a step's operand is. */
+void *session_operand(const struct session *s, const struct archrt_operand *o, int layer,
+                      int chunk);
+
+/* ---- device_maps.c ------------------------------------------------------------------------------
+ *
+ * A step's operand lies elsewhere in each layer and chunk, and a tensor map holds an address: so
+ * there is a map for each of these places, made when the session opens. They are a few hundred, of
+ * 128 bytes. */
+
+bool session_make_maps(struct session *s, struct failure *f);
+/* The map, on the device, of the operand at `at`. */
+void *session_map_of(const struct session *s, const struct cuda_map *shape, const void *at);
 
 /* ---- device_model.c: the model on a device, behind the same interface --------------------------
  *

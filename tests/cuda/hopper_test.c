@@ -29,12 +29,20 @@ product(const tensor_map *a_map, const tensor_map *b_map, const tensor_map *c_ma
         block_sync();
     if (group == 0) {
         registers_fewer(40);
+        if (fault_wanted != 12)
+            tensor_map_acquire(a_map);
+        tensor_map_acquire(b_map);
         for (u32 k = 0; t == 0 && k < K / 64; k++) {
             const u32 s = k % STAGES, phase = k / STAGES & 1;
             u8 *stage = arena + s * 2 * TILE;
             if (fault_wanted != 3)
                 mbarrier_wait(empty + s, phase ^ 1);
-            mbarrier_arrive_expect(full + s, fault_wanted == 6 ? 3 * TILE : 2 * TILE);
+            if (fault_wanted == 13)
+                mbarrier_arrive(full + s);
+            else
+                mbarrier_arrive_expect(full + s, fault_wanted == 6    ? 3 * TILE
+                                                 : fault_wanted == 14 ? TILE
+                                                                      : 2 * TILE);
             tensor_load_2d(stage, a_map, (i32)(k * 64), 0, full + s); /* MARK overwrites a tile */
             tensor_load_2d(stage + TILE, b_map, (i32)(k * 64), 0, full + s);
         }
@@ -48,6 +56,11 @@ product(const tensor_map *a_map, const tensor_map *b_map, const tensor_map *c_ma
         const u32 s = k % STAGES, phase = k / STAGES & 1;
         u8 *stage = arena + s * 2 * TILE;
         mbarrier_wait(full + s, fault_wanted == 1 ? phase ^ 1 : phase);
+        if (fault_wanted == 15) { /* its own store to a tile, then the product's read of it */
+            if (t % 128 == 0)
+                *(u32 *)(void *)(stage + (group - 1) * TILE / 2) = 0;
+            barrier_sync(1 + group, 128);
+        }
         const u64 a = wgmma_along(stage + (group - 1) * TILE / 2, 128);
         const u64 b = wgmma_along(stage + TILE, 128);
         if (fault_wanted != 4)
@@ -75,6 +88,7 @@ product(const tensor_map *a_map, const tensor_map *b_map, const tensor_map *c_ma
         fence_proxy_async();
     barrier_sync(1 + group, 128);
     if (t % 128 == 0) {
+        tensor_map_acquire(c_map);
         for (u32 c = 0; c < 4; c++)
             tensor_store_2d(c_map, (i32)(c * 32), (i32)((group - 1) * 64), out + c * 64 * 32);
         bulk_commit();
@@ -98,6 +112,8 @@ held(float *d_out, const bf16 *a_in, const tensor_map *b64, const tensor_map *b1
     }
     block_sync();
     if (t == 0) {
+        tensor_map_acquire(b64);
+        tensor_map_acquire(b16);
         mbarrier_arrive_expect(full, 32 * 80 * 2);
         tensor_load_2d(arena, b64, 0, 0, full);
         tensor_load_2d(arena + 4096, b16, 64, 0, full);
@@ -128,10 +144,15 @@ held(float *d_out, const bf16 *a_in, const tensor_map *b64, const tensor_map *b1
 HOST_CODE static void *map_2d(const char *name, void *base, int element, u32 columns, u32 rows,
                               u32 box_columns, u32 box_rows, int width)
 {
-    const uint32_t extents[] = {columns, rows}, box[] = {box_columns, box_rows};
-    const uint64_t strides[] = {(u64)columns * (u64)element};
+    const struct emu_tensor tensor = {.base = base,
+                                      .element_bytes = element,
+                                      .rank = 2,
+                                      .swizzle = width,
+                                      .extents = {columns, rows},
+                                      .strides = {(u64)columns * (u64)element},
+                                      .box = {box_columns, box_rows}};
     void *map = emu_alloc(name, sizeof(tensor_map));
-    emu_tensor_map(map, base, element, 2, extents, strides, box, width);
+    emu_tensor_map(map, &tensor);
     return map;
 }
 
@@ -199,6 +220,10 @@ static const struct planted planted[] = {
     {9, "mbarrier"},
     {10, "still reading"},
     {11, "before its bulk stores had read"},
+    {12, "tensor_map_acquire()"},
+    {13, ""}, /* nothing expected: a tile that has not come */
+    {14, ""}, /* too few bytes expected: the same */
+    {15, "without fence_proxy_async()"},
 };
 
 HOST_CODE int main(void)

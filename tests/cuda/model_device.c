@@ -229,6 +229,16 @@ static bool reach(struct device *d, int which)
     return empty_queue(d, of(d)->places[which]);
 }
 
+static bool tensor_map(struct device *d, void *to, const struct cuda_map *m, void *at)
+{
+    struct emu_tensor t = {.base = at, .element_bytes = 2, .rank = m->rank, .swizzle = 128};
+    memcpy(t.extents, m->extents, sizeof m->extents);
+    memcpy(t.box, m->box, sizeof m->box);
+    for (int i = 0; i + 1 < m->rank; i++)
+        t.strides[i] = m->strides[i];
+    return emu_encode_map(to, &t) || refuse(d, emu_fault());
+}
+
 /* The kernels are linked in; the image is what the build put there in place of a cubin. */
 static bool load(struct device *d, const char *name, const char *image, size_t bytes, void **out)
 {
@@ -331,6 +341,7 @@ static const struct device_api api = {.alloc = alloc,
                                       .wait = wait,
                                       .place = place,
                                       .reach = reach,
+                                      .tensor_map = tensor_map,
                                       .load = load,
                                       .unload = unload,
                                       .function = function,

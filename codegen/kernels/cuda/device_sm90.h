@@ -51,7 +51,8 @@ INSTRUCTION void tensor_load_4d(void *shared, const tensor_map *map, i32 c0, i32
 INSTRUCTION void tensor_store_2d(const tensor_map *map, i32 c0, i32 c1, const void *shared);
 INSTRUCTION void tensor_store_3d(const tensor_map *map, i32 c0, i32 c1, i32 c2, const void *shared);
 INSTRUCTION void bulk_commit(void);
-/* Once, by the thread that uses the map, before its first use. */
+/* Once, by the thread that uses the map, before its first use: the host copied the map to where it
+ * is, and copies of boxes read it by a way of their own (the tensormap proxy). */
 INSTRUCTION void tensor_map_acquire(const tensor_map *map);
 /* This thread's stores to shared memory so far may be read by asynchronous units, once a barrier
  * has told the thread that starts them. */

@@ -125,7 +125,7 @@ INSTRUCTION void bulk_commit(void)
 
 INSTRUCTION void tensor_map_acquire(const tensor_map *map)
 {
-    asm volatile("fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(map) : "memory");
+    asm volatile("fence.proxy.tensormap::generic.acquire.sys [%0], 128;" ::"l"(map) : "memory");
 }
 
 INSTRUCTION void fence_proxy_async(void)

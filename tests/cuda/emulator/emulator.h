@@ -38,11 +38,19 @@ bool emu_read(void *to, const void *from, size_t bytes);
 /* Forgets what was written there, as of a buffer that a new phase uses for something else. */
 void emu_forget(void *p, size_t bytes);
 
-/* Fills a tensor_map (device_sm90.h) in device memory: `rank` dimensions, the fastest first;
- * strides in bytes of all but the first; the box that one copy takes; swizzle_width 0, 32, 64 or
- * 128. */
-void emu_tensor_map(void *map, void *base, int element_bytes, int rank, const uint32_t extents[],
-                    const uint64_t strides[], const uint32_t box[], int swizzle_width);
+/* What a tensor_map (device_sm90.h) says: `rank` dimensions, the fastest first; strides in bytes of
+ * all but the first; the box that one copy takes; rows swizzled by 0, 32, 64 or 128 bytes. */
+struct emu_tensor {
+    void *base;
+    int element_bytes, rank, swizzle;
+    uint32_t extents[5];
+    uint64_t strides[4];
+    uint32_t box[5];
+};
+/* The map in memory of the host, 128 bytes. False: what the hardware could not do. */
+bool emu_encode_map(void *map, const struct emu_tensor *of);
+/* The map in device memory. */
+void emu_tensor_map(void *map, const struct emu_tensor *of);
 
 /* ---- launches ---- */
 

@@ -208,38 +208,45 @@ u32 mbarrier_test(u64 *b, u32 parity)
 
 /* ---- tensor maps ---- */
 
-void emu_tensor_map(void *to, void *base, int element_bytes, int rank, const uint32_t extents[],
-                    const uint64_t strides[], const uint32_t box[], int swizzle_width)
+bool emu_encode_map(void *to, const struct emu_tensor *of)
 {
     struct emulated_map map;
     memset(&map, 0, sizeof(map));
-    map.base = base;
+    map.base = of->base;
     map.magic = MAP_MAGIC;
-    map.rank = (u8)rank;
-    map.element = (u8)element_bytes;
-    map.width = (u8)swizzle_width;
-    bool bad = rank < 1 || rank > MAX_RANK || ((uintptr_t)base & 15);
-    for (int i = 0; !bad && i < rank; i++) {
-        map.extents[i] = extents[i];
-        map.box[i] = (u16)box[i];
-        bad = extents[i] == 0 || box[i] == 0 || box[i] > 256;
+    map.rank = (u8)of->rank;
+    map.element = (u8)of->element_bytes;
+    map.width = (u8)of->swizzle;
+    bool bad = of->rank < 1 || of->rank > MAX_RANK || ((uintptr_t)of->base & 15);
+    for (int i = 0; !bad && i < of->rank; i++) {
+        map.extents[i] = of->extents[i];
+        map.box[i] = (u16)of->box[i];
+        bad = of->extents[i] == 0 || of->box[i] == 0 || of->box[i] > 256;
         if (i > 0) {
-            map.strides[i - 1] = strides[i - 1];
-            bad = bad || strides[i - 1] % 16;
+            map.strides[i - 1] = of->strides[i - 1];
+            bad = bad || of->strides[i - 1] % 16 || of->strides[i - 1] >> 40;
         }
     }
-    u32 inner = bad ? 0 : box[0] * (u32)element_bytes;
-    if (bad || inner % 16 || (swizzle_width && inner > (u32)swizzle_width)) {
-        fault_outside("emu_tensor_map: a base or stride that is not a multiple of 16 bytes, a box "
-                      "side outside of 1..256, or rows of the box that are no multiple of 16 bytes "
-                      "or exceed the swizzle");
-        return;
+    u32 inner = bad ? 0 : of->box[0] * (u32)of->element_bytes;
+    if (bad || inner % 16 || (of->swizzle && inner > (u32)of->swizzle)) {
+        fault_outside("a tensor map whose base or stride is not a multiple of 16 bytes, an extent "
+                      "of 0, a box side outside of 1..256, or rows of the box that are no multiple "
+                      "of 16 bytes or exceed the swizzle");
+        return false;
     }
-    emu_write(to, &map, sizeof(map));
-    emu_mark(to, sizeof(tensor_map));
+    memset(to, 0, sizeof(tensor_map));
+    memcpy(to, &map, sizeof(map));
+    return true;
 }
 
-static const struct emulated_map *map_of(const tensor_map *p, void *pc)
+void emu_tensor_map(void *to, const struct emu_tensor *of)
+{
+    tensor_map map;
+    if (emu_encode_map(&map, of))
+        emu_write(to, &map, sizeof(map));
+}
+
+static const struct emulated_map *map_at(const tensor_map *p, void *pc)
 {
     const struct emulated_map *map = (const struct emulated_map *)(const void *)p;
     for (u32 i = 0; i < sizeof(*p); i += 16)
@@ -247,6 +254,17 @@ static const struct emulated_map *map_of(const tensor_map *p, void *pc)
     if (map->magic != MAP_MAGIC)
         fault(pc, "not a tensor map");
     return map;
+}
+
+/* A map that the thread may use: the host's copy of it is another way to memory. */
+static const struct emulated_map *map_of(const tensor_map *p, void *pc)
+{
+    const struct products *own = products_of(emu_current, pc);
+    for (u32 i = 0; i < own->n_maps; i++)
+        if (own->maps[i] == p)
+            return map_at(p, pc);
+    fault(pc, "a tensor map that this thread has not named to tensor_map_acquire()");
+    return NULL;
 }
 
 static u32 box_bytes(const struct emulated_map *map)
@@ -516,7 +534,11 @@ void bulk_prefetch_l2(const void *global, u32 bytes)
 
 void tensor_map_acquire(const tensor_map *map)
 {
-    map_of(map, PC);
+    struct products *own = products_of(emu_current, PC);
+    map_at(map, PC);
+    if (own->n_maps == MAX_MAPS)
+        fault(PC, "more than %d tensor maps of one thread", MAX_MAPS);
+    own->maps[own->n_maps++] = map;
 }
 
 void fence_proxy_async(void)
@@ -551,7 +573,7 @@ void hopper_start_thread(struct emu_thread *t)
 {
     struct products *p = t->products;
     if (p) {
-        p->n = p->n_stores = p->batch = p->group = 0;
+        p->n = p->n_stores = p->n_maps = p->batch = p->group = 0;
         p->fenced = false;
     }
 }

@@ -6,7 +6,7 @@
 #include "device_sm90.h"
 
 /* Shared memory's first address as the 18 bits of a descriptor have it. */
-enum { SHARED_FIRST = 1024, MAX_PIECES = 256 };
+enum { SHARED_FIRST = 1024, MAX_PIECES = 256, MAX_MAPS = 8 };
 
 u32 shared_number(const void *p, void *pc);
 u8 *shared_pointer(u32 number, u32 bytes, void *pc);
@@ -38,6 +38,8 @@ struct products {
     bool fenced;
     struct store *stores;
     u32 n_stores, store_room, group;
+    const tensor_map *maps[MAX_MAPS]; /* acquired */
+    u32 n_maps;
 };
 
 struct products *products_of(struct emu_thread *t, void *pc);
