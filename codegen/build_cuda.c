@@ -20,7 +20,7 @@ static const struct architecture {
 } architectures[] = {
     {"sm_80", "sm_80", 80, false, "8.0"},    {"sm_86", "sm_86", 86, false, "8.0"},
     {"sm_87", "sm_87", 87, false, "8.0"},    {"sm_89", "sm_89", 89, false, "8.0"},
-    {"sm_90", "sm_90a", 90, true, "8.0"},    {"sm_90a", "sm_90a", 90, true, "8.0"},
+    {"sm_90", "sm_90a", 90, true, "8.3"},    {"sm_90a", "sm_90a", 90, true, "8.3"},
     {"sm_100", "sm_100", 100, false, "8.6"}, {"sm_120", "sm_120", 120, false, "8.7"},
 };
 enum { ARCHITECTURES = sizeof architectures / sizeof architectures[0] };
@@ -156,7 +156,7 @@ static char *read_text(const char *path, size_t *length, struct text *why)
     return t.at;
 }
 
-/* The file's `.version` and `.target` become `how` ("8.0 sm_90a"). */
+/* The file's `.version` and `.target` become `how` ("8.3 sm_90a"). */
 static bool rename_ptx(const struct task *task, struct text *why)
 {
     char version[16] = "", target[16] = "";
@@ -219,7 +219,9 @@ static void clang_words(const struct device_build *b, struct command *c,
     word(c, "-Xclang");
     word(c, "-target-feature");
     word(c, "-Xclang");
-    word(c, target->sm <= 90 && b->compiler->clang >= 19 ? "+ptx80" : feature(b->compiler->clang));
+    word(c, target->sm > 90 || b->compiler->clang < 19 ? feature(b->compiler->clang)
+            : target->sm == 90                         ? "+ptx83"
+                                                       : "+ptx80");
     word(c, "-O3");
     if (strcmp(as, target->name) != 0) {
         word(c, arena_printf(a, "-DDEVICE_SM=%d", target->sm));

@@ -85,7 +85,8 @@ static void emit_shape(const struct plan *p, const char *source, struct text *t)
                 source, p->options.generic ? ", read at run time" : "");
     text_add(t, "#ifndef CUDA_SHAPE_H\n#define CUDA_SHAPE_H\n\n");
     if (p->options.generic) {
-        text_add(t, "#ifdef SHAPE_NUMBERS /* model_cuda.c: its tables want constants */\n");
+        text_add(t, "#define PRODUCT_WIDE(rows, columns) 256 /* of tiles on sm_90 */\n"
+                    "#ifdef SHAPE_NUMBERS /* model_cuda.c: its tables want constants */\n");
         emit_numbers(p, ALL_ROWS, t);
         text_add(t, "#else\n#ifdef ARCH_EMULATE\n#define SHAPE_VARIABLE static struct shape "
                     "shape\n#else\n#define SHAPE_VARIABLE extern \"C\" __constant__ struct shape "
@@ -292,11 +293,17 @@ static void emit_unit(const struct plan *p, int unit, struct text *t)
 
 /* ---- cuda_launches.h ---- */
 
+/* Kinds of which launch.h has KIND_MAPS. */
+static bool has_maps(enum kernel_kind kind)
+{
+    return kind == CUDA_MATMUL || kind == CUDA_MATMUL_DX || kind == CUDA_MATMUL_DW;
+}
+
 static void emit_launches(const struct plan *p, struct text *t)
 {
     text_add(t,
-             "/* cuda_launches.h - {blocks}, threads, shared memory of each pass of each kernel, "
-             "as\n * launch.h computes them for CUDA_ARCH. */\n");
+             "/* cuda_launches.h - {blocks}, threads, shared memory of each pass of each kernel; "
+             "scratch;\n * tensor maps, as launch.h computes them for CUDA_ARCH. */\n");
     for (int i = 0; i < p->n_kernels; i++) {
         const struct kernel *k = &p->kernels[i];
         char kind[32];
@@ -315,6 +322,11 @@ static void emit_launches(const struct plan *p, struct text *t)
                         third);
         else
             text_add(t, "0");
+        if (has_maps(k->kind))
+            text_printf(t, ",\n %s_MAPS(%s, %s, %s)", kind, extent_names[k->m], extent_names[k->n],
+                        third);
+        else
+            text_add(t, ",\n {.n = 0}");
         text_printf(t, "}, /* %s */\n", k->name);
     }
 }

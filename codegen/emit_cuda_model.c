@@ -362,6 +362,9 @@ static void emit_images(const struct plan *p, const struct cuda_target *target, 
 static void emit_targets(const struct plan *p, const struct cuda_targets *targets, struct text *t)
 {
     text_add(t, "\n/* ---- what was compiled, for each architecture ---- */\n\n"
+                "_Static_assert(D_MODEL % 8 == 0 && D_FF % 8 == 0 && HEAD_DIM % 8 == 0 && VOCAB % "
+                "8 == 0,\n               \"rows of bf16 are multiples of 16 bytes, as tensor maps "
+                "want\");\n"
                 "/* A cubin, or PTX with a zero behind it. */\n"
                 "#define IMAGE(name, file) \\\n"
                 "    __asm__(\".section .rodata\\n.balign 64\\n\" #name \":\\n.incbin \\\"\" file "

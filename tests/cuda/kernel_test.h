@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "device.h"
+#include "archrt_cuda.h"
 #include "emulator.h"
 
 static u32 test_state = 1;
@@ -39,6 +40,23 @@ HOST_CODE static inline bf16 *test_bf16s(const char *name, size_t n, float scale
         p[i] = bf16_from_f32(test_random() * scale);
     emu_mark(p, n * sizeof(bf16));
     return p;
+}
+
+/* Operands of which a kernel wants tensor maps become maps, in device memory. */
+HOST_CODE static inline void test_maps(const struct cuda_maps *maps, void *operands[])
+{
+    for (int i = 0; i < maps->n; i++) {
+        const struct cuda_map *m = &maps->list[i];
+        struct emu_tensor t = {operands[m->operand], 2, m->rank, 128, {0}, {0}, {0}};
+        for (int d = 0; d < m->rank; d++) {
+            t.extents[d] = m->extents[d];
+            t.box[d] = m->box[d];
+            if (d > 0)
+                t.strides[d - 1] = m->strides[d - 1];
+        }
+        operands[m->operand] = emu_alloc("tensor map", CUDA_MAP_BYTES);
+        emu_tensor_map(operands[m->operand], &t);
+    }
 }
 
 /* The largest |got - want| / (absolute + relative |want|) so far; past 1, or NaN, is a failure. */

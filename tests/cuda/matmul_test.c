@@ -8,8 +8,29 @@
 #define HEAD_DIM 64
 #define SEGMENTS 1
 
+#include "launch.h"
+
 static int run_m, run_n, run_k;
 
+/* Tiles as the shape wants them. */
+#define KERNEL special
+#define MM_M 150
+#define MM_N 208
+#define MM_K 72
+#define MM_BIAS 0
+#define MM_OUT_F32 0
+#define MM_RESIDUAL 0
+#define MM_SWIGLU 1
+#include "matmul.cu"
+
+HOST_CODE static u32 special_wide(void)
+{
+    return PRODUCT_COLUMNS(150, 208);
+}
+
+/* Shapes read at run time: tiles of each width. */
+#undef PRODUCT_WIDE
+#define PRODUCT_WIDE(rows, columns) 256
 #define KERNEL plain
 #define MM_M run_m
 #define MM_N run_n
@@ -28,15 +49,6 @@ static int run_m, run_n, run_k;
 #define MM_RESIDUAL 0
 #define MM_SWIGLU 0
 #include "matmul.cu"
-#define KERNEL added
-#define MM_M run_m
-#define MM_N run_n
-#define MM_K run_k
-#define MM_BIAS 0
-#define MM_OUT_F32 1
-#define MM_RESIDUAL 1
-#define MM_SWIGLU 0
-#include "matmul.cu"
 #define KERNEL gated
 #define MM_M run_m
 #define MM_N run_n
@@ -46,20 +58,57 @@ static int run_m, run_n, run_k;
 #define MM_RESIDUAL 0
 #define MM_SWIGLU 1
 #include "matmul.cu"
-#define KERNEL special
-#define MM_M 150
-#define MM_N 208
-#define MM_K 72
+#undef PRODUCT_WIDE
+#define PRODUCT_WIDE(rows, columns) 192
+#define KERNEL added_192
+#define MM_M run_m
+#define MM_N run_n
+#define MM_K run_k
+#define MM_BIAS 0
+#define MM_OUT_F32 1
+#define MM_RESIDUAL 1
+#define MM_SWIGLU 0
+#include "matmul.cu"
+#define KERNEL gated_192
+#define MM_M run_m
+#define MM_N run_n
+#define MM_K run_k
+#define MM_BIAS 1
+#define MM_OUT_F32 0
+#define MM_RESIDUAL 0
+#define MM_SWIGLU 1
+#include "matmul.cu"
+#undef PRODUCT_WIDE
+#define PRODUCT_WIDE(rows, columns) 128
+#define KERNEL biased_128
+#define MM_M run_m
+#define MM_N run_n
+#define MM_K run_k
+#define MM_BIAS 1
+#define MM_OUT_F32 1
+#define MM_RESIDUAL 0
+#define MM_SWIGLU 0
+#include "matmul.cu"
+#define KERNEL gated_128
+#define MM_M run_m
+#define MM_N run_n
+#define MM_K run_k
 #define MM_BIAS 0
 #define MM_OUT_F32 0
 #define MM_RESIDUAL 0
 #define MM_SWIGLU 1
 #include "matmul.cu"
 
+/* Of the kernel that is launched. */
+static u32 run_wide;
+#undef PRODUCT_WIDE
+#define PRODUCT_WIDE(rows, columns) run_wide
+
 struct variant {
     const char *name;
     emu_kernel *kernel;
     bool bias, f32, residual, swiglu;
+    u32 wide; /* columns of its tiles on sm_90 */
 };
 
 /* Of one row's one column: the product in fp64, and the size of its terms. */
@@ -92,11 +141,15 @@ HOST_CODE static int run(const struct variant *v, int m, int n, int k, int rows)
         device_call = emu_alloc("call", sizeof(call));
         emu_write(device_call, &call, sizeof(call));
     }
+    run_wide = v->wide;
     const struct emu_launch l = {v->name, v->kernel, MATMUL_LAUNCH((u32)m, (u32)n, 0), false, NULL};
     run_m = m;
     run_n = n;
     run_k = k;
-    EMU_RUN(&l, y, x, w, bias, residual, device_call);
+    const struct cuda_maps maps = MATMUL_MAPS(m, n, k);
+    void *operands[] = {y, x, w, bias, residual, device_call};
+    test_maps(&maps, operands);
+    emu_run(&l, operands, 6);
     struct test_error e = {0, 0, 0, 0};
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < width; j++) {
@@ -125,13 +178,16 @@ HOST_CODE static int run(const struct variant *v, int m, int n, int k, int rows)
 HOST_CODE int main(void)
 {
     static const struct variant variants[] = {
-        {"plain", (emu_kernel *)plain, false, false, false, false},
-        {"biased", (emu_kernel *)biased, true, true, false, false},
-        {"added", (emu_kernel *)added, false, true, true, false},
-        {"gated", (emu_kernel *)gated, true, false, false, true},
+        {"plain", (emu_kernel *)plain, false, false, false, false, 256},
+        {"biased", (emu_kernel *)biased, true, true, false, false, 256},
+        {"gated", (emu_kernel *)gated, true, false, false, true, 256},
+        {"added, 192", (emu_kernel *)added_192, false, true, true, false, 192},
+        {"gated, 192", (emu_kernel *)gated_192, true, false, false, true, 192},
+        {"biased, 128", (emu_kernel *)biased_128, true, true, false, false, 128},
+        {"gated, 128", (emu_kernel *)gated_128, false, false, false, true, 128},
     };
-    static const struct variant fixed = {"special", (emu_kernel *)special, false, false, false,
-                                         true};
+    const struct variant fixed = {"special", (emu_kernel *)special, false, false, false,
+                                  true,      special_wide()};
     static const int shapes[][4] = {{1, 8, 8, 1},       {130, 136, 40, 129}, {64, 72, 200, 64},
                                     {257, 24, 32, 100}, {20, 400, 104, 20},  {128, 256, 64, 128}};
     int bad = run(&fixed, 150, 208, 72, 150);

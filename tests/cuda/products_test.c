@@ -15,17 +15,7 @@
 
 static int run_m, run_n, run_k;
 
-#define KERNEL dx_generic
-#define MM_M run_m
-#define MM_N run_n
-#define MM_K run_k
-#include "matmul_dx.cu"
-#define KERNEL dw_generic
-#define MM_M run_m
-#define MM_N run_n
-#define MM_K run_k
-#define MM_BIAS 1
-#include "matmul_dw.cu"
+/* Tiles as the shape wants them. */
 #define KERNEL dx_special
 #define MM_M 150
 #define MM_N 96
@@ -37,6 +27,65 @@ static int run_m, run_n, run_k;
 #define MM_K 200
 #define MM_BIAS 0
 #include "matmul_dw.cu"
+
+HOST_CODE static u32 wide_of(u32 rows, u32 columns)
+{
+    return PRODUCT_COLUMNS(rows, columns);
+}
+
+/* Shapes read at run time: tiles of each width. */
+#undef PRODUCT_WIDE
+#define PRODUCT_WIDE(rows, columns) 256
+#define KERNEL dx_256
+#define MM_M run_m
+#define MM_N run_n
+#define MM_K run_k
+#include "matmul_dx.cu"
+#define KERNEL dw_256
+#define MM_M run_m
+#define MM_N run_n
+#define MM_K run_k
+#define MM_BIAS 1
+#include "matmul_dw.cu"
+#undef PRODUCT_WIDE
+#define PRODUCT_WIDE(rows, columns) 192
+#define KERNEL dx_192
+#define MM_M run_m
+#define MM_N run_n
+#define MM_K run_k
+#include "matmul_dx.cu"
+#define KERNEL dw_192
+#define MM_M run_m
+#define MM_N run_n
+#define MM_K run_k
+#define MM_BIAS 1
+#include "matmul_dw.cu"
+#undef PRODUCT_WIDE
+#define PRODUCT_WIDE(rows, columns) 128
+#define KERNEL dx_128
+#define MM_M run_m
+#define MM_N run_n
+#define MM_K run_k
+#include "matmul_dx.cu"
+#define KERNEL dw_128
+#define MM_M run_m
+#define MM_N run_n
+#define MM_K run_k
+#define MM_BIAS 1
+#include "matmul_dw.cu"
+
+/* Of the kernel that is launched. */
+static u32 run_wide;
+#undef PRODUCT_WIDE
+#define PRODUCT_WIDE(rows, columns) run_wide
+
+struct pair {
+    emu_kernel *dx, *dw;
+    u32 wide;
+};
+static const struct pair pairs[] = {{(emu_kernel *)dx_256, (emu_kernel *)dw_256, 256},
+                                    {(emu_kernel *)dx_192, (emu_kernel *)dw_192, 192},
+                                    {(emu_kernel *)dx_128, (emu_kernel *)dw_128, 128}};
 
 struct shape {
     int m, n, k;
@@ -73,7 +122,10 @@ HOST_CODE static int run_dx(emu_kernel *kernel, const struct shape *s)
     bf16 *dx = emu_alloc("dx", sizeof(bf16) * (size_t)(s->m * s->k));
     const struct emu_launch launch = {"matmul_dx", kernel, MATMUL_DX_LAUNCH(s->m, s->n, s->k),
                                       false, NULL};
-    EMU_RUN(&launch, dx, dy, w);
+    const struct cuda_maps maps = MATMUL_DX_MAPS(s->m, s->n, s->k);
+    void *operands[] = {dx, dy, w};
+    test_maps(&maps, operands);
+    emu_run(&launch, operands, 3);
     int bad = check_dx(s, dx, dy, w);
     emu_free_all();
     return bad;
@@ -130,11 +182,31 @@ HOST_CODE static int run_dw(emu_kernel *kernel, const struct shape *s, bool bias
     float *dbias0 = bias ? copy_of(dbias, (size_t)s->n) : NULL;
     const struct emu_launch launch = {"matmul_dw", kernel, MATMUL_DW_LAUNCH(s->m, s->n, s->k),
                                       false, NULL};
-    EMU_RUN(&launch, dw, dbias, dy, x, NULL);
+    const struct cuda_maps maps = MATMUL_DW_MAPS(s->m, s->n, s->k);
+    void *operands[] = {dw, dbias, dy, x, NULL};
+    test_maps(&maps, operands);
+    emu_run(&launch, operands, 5);
     int bad = check_dw(s, dw, dw0, dy, x);
     if (bias)
         bad |= check_dbias(s, dbias, dbias0, dy);
     emu_free_all();
+    return bad;
+}
+
+/* The rule of launch.h with three processors: many rounds, 1.5 of 2, less than one. */
+HOST_CODE static int check_widths(void)
+{
+    static const struct {
+        u32 rows, columns, wide;
+    } rows[] = {{16384, 2048, 256}, {256, 576, 192}, {384, 128, 128}, {128, 512, 192}};
+    int bad = 0;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        u32 wide = wide_of(rows[i].rows, rows[i].columns);
+        if (wide == (PRODUCT_WGMMA ? rows[i].wide : 128))
+            continue;
+        printf("tiles of %u x %u are %u wide\n", rows[i].rows, rows[i].columns, wide);
+        bad = 1;
+    }
     return bad;
 }
 
@@ -146,19 +218,24 @@ HOST_CODE int main(void)
                                           {129, 40, 264}, {70, 264, 72}, {1100, 16, 136},
                                           {33, 1096, 40}};
     static const struct shape special = {150, 96, 200};
-    int bad = 0;
+    int bad = check_widths();
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         const struct shape *s = &shapes[i];
-        emu_seed((u32)i + 1);
         run_m = s->m;
         run_n = s->n;
         run_k = s->k;
-        int wrong = run_dx((emu_kernel *)dx_generic, s) | run_dw((emu_kernel *)dw_generic, s, true);
-        if (wrong)
-            printf("m %d, n %d, k %d\n", s->m, s->n, s->k);
-        bad |= wrong;
+        for (size_t k = 0; k < (PRODUCT_WGMMA ? 3 : 1); k++) {
+            emu_seed((u32)(i + k) + 1);
+            run_wide = pairs[k].wide;
+            int wrong = run_dx(pairs[k].dx, s) | run_dw(pairs[k].dw, s, true);
+            if (wrong)
+                printf("m %d, n %d, k %d, tiles %u wide\n", s->m, s->n, s->k, run_wide);
+            bad |= wrong;
+        }
     }
+    run_wide = wide_of(150, 200);
     bad |= run_dx((emu_kernel *)dx_special, &special);
+    run_wide = wide_of(96, 200);
     bad |= run_dw((emu_kernel *)dw_special, &special, false);
     return bad;
 }

@@ -5,6 +5,7 @@
  *   KIND_LAUNCH(m, n, k)    {blocks x, y, z}, threads, bytes of shared memory     of pass 1
  *   KIND_LAUNCH_2(m, n, k)  the same of pass 2, and so on
  *   KIND_SCRATCH(m, n, k)   bytes of scratch in device memory; left out where the kind takes none
+ *   KIND_MAPS(m, n, k)      operands that are tensor maps (struct cuda_maps), where any are
  *
  * m, n, k are the kernel's as kernels.def says; HEADS, KV_HEADS, HEAD_DIM, CONTEXT, CUDA_SMS and
  * CUDA_ARCH (80, 86, 89, 90) may be used too. Expressions are at most 2^31 in value, 64-bit where a
@@ -24,6 +25,13 @@
 #endif
 
 #define CEIL_DIV(a, b) (((a) + (b)-1) / (b))
+
+/* Of a bf16 matrix [rows][columns], boxes of `down` rows. */
+#define MATRIX_MAP(operand, rows, columns, down)                                                   \
+    {                                                                                              \
+        operand, 2, {(unsigned)(columns), (unsigned)(rows)},                                       \
+            {2 * (unsigned long long)(columns)}, {CUDA_MAP_COLUMNS, down}                          \
+    }
 
 #include "launch_decode.h"
 #include "launch_prefill.h"

@@ -6,28 +6,57 @@
 enum { NORM_THREADS = 256 };
 #define NORM_LAUNCH(m, n, k) {(m), 1, 1}, NORM_THREADS, NORM_THREADS / 32 * 4
 
-/* Products (product.h): tiles of the result, how many a block takes, stages of the sum. On sm_90 a
- * block a processor goes over all tiles; elsewhere a block is a tile. */
+/* Products (product.h): tiles of the result, stages of the sum. On sm_90 a block a processor goes
+ * over all tiles; elsewhere a block is a tile. */
 #define PRODUCT_WGMMA (CUDA_ARCH == 90)
 #define PRODUCT_ROWS 128
-#define PRODUCT_COLUMNS (PRODUCT_WGMMA ? 256 : 128)
 #define PRODUCT_DEPTH (PRODUCT_WGMMA ? 64 : 32)
-#define PRODUCT_STAGES (PRODUCT_WGMMA ? 4 : 3)
-#define PRODUCT_THREADS (PRODUCT_WGMMA ? 384 : 128)
-#define PRODUCT_BLOCKS(rows, columns)                                                              \
-    (CEIL_DIV(rows, PRODUCT_ROWS) * CEIL_DIV(columns, PRODUCT_COLUMNS))
+#define PRODUCT_THREADS (PRODUCT_WGMMA ? 288 : 128)
+#define PRODUCT_TILES(rows, columns, wide) (CEIL_DIV(rows, PRODUCT_ROWS) * CEIL_DIV(columns, wide))
+
+/* Columns of a tile on sm_90: 256, or fewer where that leaves fewer processors idle in the last
+ * round of tiles. A step of 64 of the depth takes as long as shared memory needs, of rows of 128
+ * bytes a cycle each: 128 + w are written, twice 64 + w are read, 256 + 3 w. (At 256 the products
+ * themselves take as long.) Where shapes are read at run time the caller says PRODUCT_WIDE. */
+#define PRODUCT_CYCLES(rows, columns, wide)                                                        \
+    (CEIL_DIV(PRODUCT_TILES(rows, columns, wide), CUDA_SMS) * (256 + 3 * (wide)))
+#define PRODUCT_BETTER(rows, columns, a, b)                                                        \
+    (PRODUCT_CYCLES(rows, columns, a) < PRODUCT_CYCLES(rows, columns, b))
+#ifndef PRODUCT_WIDE
+#define PRODUCT_WIDE(rows, columns)                                                                \
+    (PRODUCT_BETTER(rows, columns, 192, 256) ? PRODUCT_BETTER(rows, columns, 128, 192) ? 128 : 192 \
+     : PRODUCT_BETTER(rows, columns, 128, 256) ? 128                                               \
+                                               : 256)
+#endif
+#define PRODUCT_COLUMNS(rows, columns) (PRODUCT_WGMMA ? PRODUCT_WIDE(rows, columns) : 128)
+
+/* On sm_90: as many stages as there is room for, each with two barriers behind them. */
+#define PRODUCT_STAGE_BYTES(wide) ((PRODUCT_ROWS + (wide)) * 128)
+#define PRODUCT_STAGES(wide) (PRODUCT_WGMMA ? SHARED_MOST / (PRODUCT_STAGE_BYTES(wide) + 16) : 3)
+#define PRODUCT_SHARED(wide) (PRODUCT_STAGES(wide) * (PRODUCT_STAGE_BYTES(wide) + 16))
 /* Elements of 32 rows and columns of an operand's tile in product_mma.h: stored along, 128 rows of
  * 40; across, 32 rows of 136. */
 #define PRODUCT_ALONG (128 * 40)
 #define PRODUCT_ACROSS (32 * 136)
+#define PRODUCT_BLOCKS(rows, columns) PRODUCT_TILES(rows, columns, PRODUCT_COLUMNS(rows, columns))
 #define PRODUCT_LAUNCH(rows, columns, a, b)                                                        \
     {PRODUCT_WGMMA && PRODUCT_BLOCKS(rows, columns) > CUDA_SMS ? CUDA_SMS                          \
                                                                : PRODUCT_BLOCKS(rows, columns),    \
      1, 1},                                                                                        \
         PRODUCT_THREADS,                                                                           \
-        PRODUCT_WGMMA ? 4 * (128 + 256) * 128 + 64 : 3 * 2 * ((a) + (b))
+        PRODUCT_WGMMA ? PRODUCT_SHARED(PRODUCT_COLUMNS(rows, columns)) : 3 * 2 * ((a) + (b))
+/* Boxes of an operand, on sm_90: stored along, half of its side of a tile; across, 64 x 64. */
+#define PRODUCT_ROW_MAP(operand, rows, depth) MATRIX_MAP(operand, rows, depth, PRODUCT_ROWS / 2)
+#define PRODUCT_ACROSS_MAP(operand, depth, side) MATRIX_MAP(operand, depth, side, PRODUCT_DEPTH)
 
 #define MATMUL_LAUNCH(m, n, k) PRODUCT_LAUNCH(m, n, PRODUCT_ALONG, PRODUCT_ALONG)
+#define MATMUL_MAPS(m, n, k)                                                                       \
+    {                                                                                              \
+        PRODUCT_WGMMA * 2,                                                                         \
+        {                                                                                          \
+            PRODUCT_ROW_MAP(1, m, k), MATRIX_MAP(2, n, k, PRODUCT_COLUMNS(m, n) / 2)               \
+        }                                                                                          \
+    }
 
 /* Attention, forward (attention_tile.h). On mma.sync: above head size 64 a warp's 32 rows leave
  * registers for the scores of 32 keys, above 128 for 16 rows only. With wgmma: 128 rows, four buffers of 128 keys, panels of 64 elements. */

@@ -5,6 +5,14 @@
 /* Products of training (product.h). */
 #define MATMUL_DX_LAUNCH(m, n, k) PRODUCT_LAUNCH(m, k, PRODUCT_ALONG, PRODUCT_ACROSS)
 #define MATMUL_DW_LAUNCH(m, n, k) PRODUCT_LAUNCH(n, k, PRODUCT_ACROSS, PRODUCT_ACROSS)
+#define MATMUL_DX_MAPS(m, n, k)                                                                    \
+    {                                                                                              \
+        PRODUCT_WGMMA * 2, { PRODUCT_ROW_MAP(1, m, n), PRODUCT_ACROSS_MAP(2, n, k) }               \
+    }
+#define MATMUL_DW_MAPS(m, n, k)                                                                    \
+    {                                                                                              \
+        PRODUCT_WGMMA * 2, { PRODUCT_ACROSS_MAP(2, m, n), PRODUCT_ACROSS_MAP(3, m, k) }            \
+    }
 
 /* Attention, backward. */
 #define FLASH_LANES(e) ((e) <= 32 ? 4 : (e) <= 64 ? 8 : (e) <= 128 ? 16 : 32) /* of a head, pass 1 */

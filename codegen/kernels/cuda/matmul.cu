@@ -17,7 +17,7 @@
 /* Where sums[..][j] have their column: of y, or with SwiGLU of gate, then up. */
 DEVICE u32 CONCAT(KERNEL, _column)(const struct product *p, u32 j)
 {
-    const u32 half = PRODUCT_J / 2;
+    const u32 half = product_pieces(p) / 2;
     if (!MM_SWIGLU)
         return product_column(p) + j * 8;
     return product_column(p) / 2 + j % half * 8 + (j < half ? 0 : p->b.paired);
@@ -27,7 +27,7 @@ DEVICE void CONCAT(KERNEL, _bias)(const struct product *p, const float *RESTRICT
                                   float sums[PRODUCT_I][PRODUCT_J][4])
 {
     UNROLL
-    for (u32 j = 0; j < PRODUCT_J; j++) {
+    for (u32 j = 0; j < product_pieces(p); j++) {
         const u32 c = CONCAT(KERNEL, _column)(p, j) + lane_id() % 4 * 2;
         if (c >= p->b.side)
             continue;
@@ -51,7 +51,7 @@ DEVICE void CONCAT(KERNEL, _store_f32)(const struct product *p, float *y, const 
         if (r0 + i * 8 >= p->a.side)
             continue;
         UNROLL
-        for (u32 j = 0; j < PRODUCT_J; j += 8) {
+        for (u32 j = 0; j < product_pieces(p); j += 8) {
             f32x2 out[8];
             UNROLL
             for (u32 n = 0; n < 8; n++) {
@@ -76,7 +76,7 @@ DEVICE void CONCAT(KERNEL, _store_f32)(const struct product *p, float *y, const 
 DEVICE void CONCAT(KERNEL, _store_swiglu)(const struct product *p, bf16 *y,
                                           float sums[PRODUCT_I][PRODUCT_J][4])
 {
-    const u32 width = p->b.paired, half = PRODUCT_J / 2;
+    const u32 width = p->b.paired, half = product_pieces(p) / 2;
     const u32 r0 = product_row(p) + lane_id() / 4, c0 = product_column(p) / 2 + lane_id() % 4 * 8;
     UNROLL
     for (u32 i = 0; i < PRODUCT_I * 2; i++) {
@@ -97,8 +97,8 @@ DEVICE void CONCAT(KERNEL, _store_swiglu)(const struct product *p, bf16 *y,
 }
 
 KERNEL_ENTRY(PRODUCT_THREADS, PRODUCT_WGMMA ? 1 : 2)
-KERNEL(void *y, const bf16 *x, const bf16 *RESTRICT w, const float *RESTRICT bias,
-       const float *residual, const struct cuda_call *call)
+KERNEL(void *y, const product_source *x, const product_source *RESTRICT w,
+       const float *RESTRICT bias, const float *residual, const struct cuda_call *call)
 {
     SHARED_ARENA(arena);
     struct product p;
@@ -110,7 +110,7 @@ KERNEL(void *y, const bf16 *x, const bf16 *RESTRICT w, const float *RESTRICT bia
     p.a.across = p.b.across = 0;
     p.a.paired = 0;
     p.b.paired = MM_SWIGLU ? (u32)(MM_N) / 2 : 0;
-    product_start(&p, arena);
+    product_start(&p, PRODUCT_COLUMNS((u32)(MM_M), (u32)(MM_N)), arena);
     if (product_feed(&p))
         return;
     for (u32 tile = blockIdx.x; tile < product_tiles(&p); tile += gridDim.x) {

@@ -23,7 +23,7 @@ DEVICE void CONCAT(KERNEL, _add)(const struct product *p, float *RESTRICT dw,
         if (r0 + i * 8 >= p->a.side)
             continue;
         UNROLL
-        for (u32 j = 0; j < PRODUCT_J; j += 8) {
+        for (u32 j = 0; j < product_pieces(p); j += 8) {
             f32x2 old[8];
             UNROLL
             for (u32 n = 0; n < 8; n++)
@@ -41,8 +41,8 @@ DEVICE void CONCAT(KERNEL, _add)(const struct product *p, float *RESTRICT dw,
 }
 
 KERNEL_ENTRY(PRODUCT_THREADS, PRODUCT_WGMMA ? 1 : 2)
-KERNEL(float *RESTRICT dw, float *RESTRICT dbias, const bf16 *RESTRICT dy, const bf16 *RESTRICT x,
-       void *scratch)
+KERNEL(float *RESTRICT dw, float *RESTRICT dbias, const product_source *RESTRICT dy,
+       const product_source *RESTRICT x, void *scratch)
 {
     SHARED_ARENA(arena);
     struct product p;
@@ -56,13 +56,13 @@ KERNEL(float *RESTRICT dw, float *RESTRICT dbias, const bf16 *RESTRICT dy, const
     p.a.across = p.b.across = 1;
     p.a.paired = p.b.paired = 0;
     p.a.depth = p.b.depth = (u32)(MM_M);
-    product_start(&p, arena);
+    product_start(&p, PRODUCT_COLUMNS((u32)(MM_N), (u32)(MM_K)), arena);
     if (product_feed(&p))
         return;
     for (u32 tile = blockIdx.x; tile < product_tiles(&p); tile += gridDim.x) {
         float sums[PRODUCT_I][PRODUCT_J][4], bias = 0.0f;
         u32 row, column;
-        product_corner(tile, p.a.side, p.b.side, &row, &column);
+        product_corner(tile, p.a.side, p.b.side, p.columns, &row, &column);
         product_tile(&p, tile, sums, MM_BIAS && column == 0 ? &bias : 0);
         CONCAT(KERNEL, _add)(&p, dw, sums);
         row += product_column_row();

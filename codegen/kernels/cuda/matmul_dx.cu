@@ -11,7 +11,7 @@
 #include "product.h"
 
 KERNEL_ENTRY(PRODUCT_THREADS, PRODUCT_WGMMA ? 1 : 2)
-KERNEL(bf16 *RESTRICT dx, const bf16 *RESTRICT dy, const bf16 *RESTRICT w)
+KERNEL(bf16 *RESTRICT dx, const product_source *RESTRICT dy, const product_source *RESTRICT w)
 {
     SHARED_ARENA(arena);
     struct product p;
@@ -25,7 +25,7 @@ KERNEL(bf16 *RESTRICT dx, const bf16 *RESTRICT dy, const bf16 *RESTRICT w)
     p.b.across = 1;
     p.a.paired = p.b.paired = 0;
     p.a.depth = p.b.depth = (u32)(MM_N);
-    product_start(&p, arena);
+    product_start(&p, PRODUCT_COLUMNS((u32)(MM_M), (u32)(MM_K)), arena);
     if (product_feed(&p))
         return;
     for (u32 tile = blockIdx.x; tile < product_tiles(&p); tile += gridDim.x) {

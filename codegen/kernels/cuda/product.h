@@ -2,7 +2,7 @@
  * matrix products of prefill and training are made of. A kernel goes over its tiles of C:
  *
  *     struct product p;
- *     product_start(&p, arena);              the operands filled in
+ *     product_start(&p, columns, arena);     the operands filled in; columns of a tile: a constant
  *     if (product_feed(&p))                  the threads that only copy have done all there is
  *         return;
  *     for (u32 tile = blockIdx.x; tile < product_tiles(&p); tile += gridDim.x) {
@@ -10,16 +10,17 @@
  *         product_tile(&p, tile, sums, 0);   then does with the sums what it wants
  *     }
  *
- * sums[i][j] is the d of mma (device.h) at rows product_row(&p) + 16 i, columns product_column(&p)
- * + 8 j of C. Two versions, same contract:
+ * sums[i][j], j < product_pieces(&p), is the d of mma (device.h) at rows product_row(&p) + 16 i,
+ * columns product_column(&p) + 8 j of C. Two versions, same contract:
  *
  * product_mma.h: a tile a block, 128 x 128 by 4 warps of 64 x 64. That is 32 FLOPs a byte read from
  * shared memory, twice what sm_80 needs; two blocks a multiprocessor hide each other's beginning
  * and end. Depth 32 at a time through three stages.
  *
- * product_wgmma.h, for sm_90a: a block a multiprocessor that goes over tiles of 128 x 256, 64 x 256
- * a group of four warps; four other warps copy, 64 of the depth at a time through four stages, and
- * are a tile ahead while the sums are stored. */
+ * product_wgmma.h, for sm_90a: a block a multiprocessor that goes over tiles of 128 x 256 (or 192,
+ * 128: PRODUCT_COLUMNS of launch.h), half of the rows a group of four warps; one thread copies, 64
+ * of the depth at a time through four stages and more, and is a tile ahead while the sums are
+ * stored. */
 #ifndef PRODUCT_H
 #define PRODUCT_H
 
@@ -27,51 +28,50 @@
 #include "launch.h"
 #include "mma_tile.h"
 
-/* One operand. Stored along: [rows of C][depth] for A, [columns of C][depth] for B, as activations
- * and weights stand to a forward product; across: [depth][rows or columns of C]. `row` elements lie
- * between its rows; side and depth are its extents, multiples of 8 where contiguous. `across` is a
- * constant.
+#if PRODUCT_WGMMA
+#include "device_sm90.h"
+typedef tensor_map product_source;
+#else
+typedef bf16 product_source;
+#endif
+
+/* One operand, by a tensor map on sm_90a (launch.h). Stored along: [rows of C][depth] for A,
+ * [columns of C][depth] for B, as activations and weights stand to a forward product; across:
+ * [depth][rows or columns of C]. `row` elements lie between its rows; side and depth are its
+ * extents, multiples of 8 where contiguous. `across` is a constant.
  *
  * paired: 0, or, of columns stored along, half the side: what a thread has in sums[i][j] and
- * sums[i][j + PRODUCT_J / 2] are then column c and column paired + c (gate and up) for c =
+ * sums[i][j + product_pieces(&p) / 2] are then column c and column paired + c (gate and up) for c =
  * product_column(&p) / 2 + 8 j. */
 struct product_operand {
-    const bf16 *at;
+    const product_source *at;
     u64 row;
     u32 side, depth, across, paired;
 };
 
-/* The row that stands at place x of an operand that is stored along; `side` or more: none. */
-#define PRODUCT_PLACE(o, x) ((o)->paired ? product_pair(o, x) : (x))
-
 /* The corner of a tile of C. Tiles that are worked on at one time form a rectangle, eight tiles
  * down, so that they share what they read by way of L2. */
-DEVICE void product_corner(u32 tile, u32 rows, u32 columns, u32 *row, u32 *column)
+DEVICE void product_corner(u32 tile, u32 rows, u32 columns, u32 wide, u32 *row, u32 *column)
 {
-    const u32 band = 8, down = DIV_UP(rows, PRODUCT_ROWS), right = DIV_UP(columns, PRODUCT_COLUMNS);
+    const u32 band = 8, down = DIV_UP(rows, PRODUCT_ROWS), right = DIV_UP(columns, wide);
     const u32 top = tile / (band * right) * band;
     const u32 height = down - top < band ? down - top : band;
     const u32 in_band = tile - top * right;
     *row = (top + in_band % height) * PRODUCT_ROWS;
-    *column = in_band / height * PRODUCT_COLUMNS;
+    *column = in_band / height * wide;
 }
 
-DEVICE u32 product_pair(const struct product_operand *o, u32 x);
-#if CUDA_ARCH == 90
+struct product;
+DEVICE u32 product_tiles(const struct product *p);
+#if PRODUCT_WGMMA
 #include "product_wgmma.h"
 #else
 #include "product_mma.h"
 #endif
 
-DEVICE u32 product_pair(const struct product_operand *o, u32 x)
-{
-    const u32 half = PRODUCT_J * 4, c = x / (2 * half) * half + x % half;
-    return c >= o->paired ? o->side : x % (2 * half) < half ? c : o->paired + c;
-}
-
 DEVICE u32 product_tiles(const struct product *p)
 {
-    return DIV_UP(p->a.side, PRODUCT_ROWS) * DIV_UP(p->b.side, PRODUCT_COLUMNS);
+    return PRODUCT_TILES(p->a.side, p->b.side, p->columns);
 }
 
 /* The sums as bf16 to C, whose rows are `row` elements apart, 64 whole bytes at a time. */
@@ -83,7 +83,7 @@ DEVICE void product_store_bf16(const struct product *p, bf16 *c, u64 row,
     for (u32 i = 0; i < PRODUCT_I * 2; i++) {
         const u32 r = r0 + i * 8;
         UNROLL
-        for (u32 j = 0; j < PRODUCT_J; j += 4) {
+        for (u32 j = 0; j < product_pieces(p); j += 4) {
             u32 d[4];
             UNROLL
             for (u32 n = 0; n < 4; n++)

@@ -6,12 +6,14 @@
 
 struct product {
     struct product_operand a, b;
+    u32 columns; /* of a tile: 128 */
     bf16 *ring;
     u32 row, column; /* corner of the tile */
 };
 
-DEVICE void product_start(struct product *p, u8 *arena)
+DEVICE void product_start(struct product *p, u32 columns, u8 *arena)
 {
+    p->columns = columns;
     p->ring = (bf16 *)(void *)arena;
 }
 
@@ -31,6 +33,21 @@ DEVICE u32 product_column(const struct product *p)
     return p->column + threadIdx.x / WARP % 2 * 64;
 }
 
+DEVICE u32 product_pieces(const struct product *p)
+{
+    (void)p;
+    return PRODUCT_J;
+}
+
+/* The row that stands at place x of an operand that is stored along; `side` or more: none. */
+DEVICE u32 product_place(const struct product_operand *o, u32 x)
+{
+    const u32 half = PRODUCT_J * 4, c = x / (2 * half) * half + x % half;
+    if (!o->paired)
+        return x;
+    return c >= o->paired ? o->side : x % (2 * half) < half ? c : o->paired + c;
+}
+
 /* Starts the copy of the operand's tile at depth k, `first` of its side; what lies outside becomes
  * 0. */
 DEVICE void product_copy(bf16 *tile, const struct product_operand *o, u32 first, u32 k)
@@ -42,7 +59,7 @@ DEVICE void product_copy(bf16 *tile, const struct product_operand *o, u32 first,
     UNROLL
     for (u32 i = 0; i < 128 * PRODUCT_DEPTH / 8 / PRODUCT_THREADS; i++) {
         const u32 y = r + i * (PRODUCT_THREADS / pieces);
-        const u32 from = across ? row0 + y : PRODUCT_PLACE(o, row0 + y);
+        const u32 from = across ? row0 + y : product_place(o, row0 + y);
         const u32 inside = from < rows && column0 + c < columns;
         copy_async_16_part(tile + y * PRODUCT_STRIDE(across) + c,
                            inside ? o->at + from * o->row + column0 + c : o->at, inside ? 16 : 0);
@@ -85,7 +102,7 @@ DEVICE void product_tile(struct product *p, u32 tile, float sums[PRODUCT_I][PROD
     const u32 a_across = p->a.across, b_across = p->b.across;
     const u32 a_size = PRODUCT_SIZE(a_across), stage = a_size + PRODUCT_SIZE(b_across);
     const u32 steps = DIV_UP(p->a.depth, PRODUCT_DEPTH);
-    product_corner(tile, p->a.side, p->b.side, &p->row, &p->column);
+    product_corner(tile, p->a.side, p->b.side, p->columns, &p->row, &p->column);
     const u32 a_at = (product_row(p) - p->row) * (a_across ? 1 : PRODUCT_STRIDE(0));
     const u32 b_at = (product_column(p) - p->column) * (b_across ? 1 : PRODUCT_STRIDE(0));
     UNROLL
@@ -93,19 +110,19 @@ DEVICE void product_tile(struct product *p, u32 tile, float sums[PRODUCT_I][PROD
         sums[i / 4 / PRODUCT_J][i / 4 % PRODUCT_J][i % 4] = 0.0f;
     block_sync(); /* the ring is free */
     UNROLL
-    for (u32 s = 0; s < PRODUCT_STAGES - 1; s++) {
+    for (u32 s = 0; s < PRODUCT_STAGES(128) - 1; s++) {
         if (s < steps) {
             product_copy(p->ring + s * stage, &p->a, p->row, s * PRODUCT_DEPTH);
             product_copy(p->ring + s * stage + a_size, &p->b, p->column, s * PRODUCT_DEPTH);
         }
         copy_async_commit();
     }
-    u32 read = 0, fill = PRODUCT_STAGES - 1;
+    u32 read = 0, fill = PRODUCT_STAGES(128) - 1;
     for (u32 s = 0; s < steps; s++) {
-        copy_async_wait(PRODUCT_STAGES - 2);
+        copy_async_wait(PRODUCT_STAGES(128) - 2);
         block_sync();
-        if (s + PRODUCT_STAGES - 1 < steps) {
-            const u32 k = (s + PRODUCT_STAGES - 1) * PRODUCT_DEPTH;
+        if (s + PRODUCT_STAGES(128) - 1 < steps) {
+            const u32 k = (s + PRODUCT_STAGES(128) - 1) * PRODUCT_DEPTH;
             product_copy(p->ring + fill * stage, &p->a, p->row, k);
             product_copy(p->ring + fill * stage + a_size, &p->b, p->column, k);
         }
@@ -116,7 +133,7 @@ DEVICE void product_tile(struct product *p, u32 tile, float sums[PRODUCT_I][PROD
             for (u32 k = 0; k < PRODUCT_DEPTH; k++)
                 *column += f32_from_bf16(a[k * PRODUCT_STRIDE(1) + threadIdx.x]);
         fill = read;
-        read = read + 1 == PRODUCT_STAGES ? 0 : read + 1;
+        read = read + 1 == PRODUCT_STAGES(128) ? 0 : read + 1;
     }
     copy_async_wait(0);
 }

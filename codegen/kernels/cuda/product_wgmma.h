@@ -1,40 +1,38 @@
-/* product_wgmma.h - the products of product.h on sm_90a: warps 0..3 copy, two groups of four warps
- * multiply.
+/* product_wgmma.h - the products of product.h on sm_90a: two groups of four warps multiply, one
+ * thread of a ninth warp copies, boxes of 64 x 64 and up by TMA into a ring of stages.
  *
- * Tiles in shared memory are as TMA would write them, rows of 128 bytes swizzled by as much. They
- * are filled with cp.async all the same: a tensor map would have to be made by the host for every
- * operand, where a pointer does, and the copying warps take less than a sixth of the instructions
- * that a multiprocessor can issue meanwhile. */
+ * 288 threads leave 224 registers for each, so that none need change hands (setmaxnreg). */
 #include "device_sm90.h"
 
 #define PRODUCT_I 1
-#define PRODUCT_J 32
+#define PRODUCT_J 32 /* at most: of tiles of 256 columns */
 
 enum {
     PRODUCT_A_BYTES = PRODUCT_ROWS * 128,
-    PRODUCT_STAGE_BYTES = (PRODUCT_ROWS + PRODUCT_COLUMNS) * 128,
-    PRODUCT_COPIERS = 128,
+    PRODUCT_BOX = 64,        /* elements; 128 bytes */
     PRODUCT_MULTIPLIERS = 8, /* warps */
-    PRODUCT_BEHIND = 2       /* stages under way when one is handed over */
 };
 
 struct product {
     struct product_operand a, b;
+    u32 columns; /* of a tile: a constant */
     u8 *ring;
     u64 *full, *empty; /* mbarriers of the stages */
     u32 row, column;   /* corner of the tile */
-    u32 steps;         /* so far: the next one's stage is steps % PRODUCT_STAGES */
+    u32 steps;         /* so far: the next one's stage is steps % stages */
 };
 
-DEVICE void product_start(struct product *p, u8 *arena)
+DEVICE void product_start(struct product *p, u32 columns, u8 *arena)
 {
+    const u32 stages = PRODUCT_STAGES(columns);
+    p->columns = columns;
     p->ring = arena;
-    p->full = (u64 *)(void *)(arena + PRODUCT_STAGES * PRODUCT_STAGE_BYTES);
-    p->empty = p->full + PRODUCT_STAGES;
+    p->full = (u64 *)(void *)(arena + stages * PRODUCT_STAGE_BYTES(columns));
+    p->empty = p->full + stages;
     p->steps = 0;
     if (threadIdx.x == 0) {
-        for (u32 s = 0; s < PRODUCT_STAGES; s++) {
-            mbarrier_init(p->full + s, PRODUCT_COPIERS);
+        for (u32 s = 0; s < stages; s++) {
+            mbarrier_init(p->full + s, 1);
             mbarrier_init(p->empty + s, PRODUCT_MULTIPLIERS);
         }
         mbarrier_init_fence();
@@ -44,7 +42,7 @@ DEVICE void product_start(struct product *p, u8 *arena)
 
 DEVICE u32 product_row(const struct product *p)
 {
-    return p->row + (threadIdx.x - PRODUCT_COPIERS) / WARP * 16;
+    return p->row + threadIdx.x / WARP * 16;
 }
 
 DEVICE u32 product_column(const struct product *p)
@@ -52,77 +50,89 @@ DEVICE u32 product_column(const struct product *p)
     return p->column;
 }
 
-/* Starts the copy of `side` of the operand's side from `first` on, 64 of its depth from k on.
- * Along: one tile of `side` rows; across: tiles of 64 rows of the depth, one for each 64 of the
- * side. */
-DEVICE void product_copy(u8 *tile, const struct product_operand *o, u32 first, u32 k, u32 side)
+DEVICE u32 product_pieces(const struct product *p)
 {
-    const u32 across = o->across, r = threadIdx.x / 8, c = threadIdx.x % 8;
-    u8 *to = tile + r * 128 + (c ^ r % 8) * 16;
-    UNROLL
-    for (u32 i = 0; i < side / 16; i++) {
-        /* Sixteen rows a turn; across, four turns a tile. */
-        const u32 x = across ? first + i / 4 * 64 + c * 8 : PRODUCT_PLACE(o, first + r + i * 16);
-        const u32 y = k + (across ? r + i % 4 * 16 : c * 8);
-        const u32 inside = x < o->side && y < o->depth;
-        copy_async_16_part(to + i * 2048,
-                           inside ? o->at + (across ? y * o->row + x : x * o->row + y) : o->at,
-                           inside ? 16 : 0);
+    return p->columns / 8;
+}
+
+/* Starts the copy of `side` of the operand's side from `first` on, 64 of its depth from k on.
+ * Along: one tile of `side` rows, in halves; across: tiles of 64 rows of the depth, one for each 64
+ * of the side. */
+DEVICE void product_copy(u8 *tile, const struct product_operand *o, u32 first, u32 side, u32 k,
+                         u64 *full)
+{
+    if (o->across) {
+        UNROLL
+        for (u32 i = 0; i < side; i += PRODUCT_BOX)
+            tensor_load_2d(tile + i * 128, o->at, (i32)(first + i), (i32)k, full);
+    } else {
+        const u32 top = o->paired ? first / 2 : first;
+        const u32 low = o->paired ? top + o->paired : top + side / 2;
+        tensor_load_2d(tile, o->at, (i32)k, (i32)top, full);
+        tensor_load_2d(tile + side * 64, o->at, (i32)k, (i32)low, full);
     }
 }
 
-DEVICE void product_hand_over(const struct product *p, u32 step)
-{
-    fence_proxy_async();
-    mbarrier_arrive(p->full + step % PRODUCT_STAGES);
-}
-
-/* The copying warps: all steps of all tiles of the block, without a pause between tiles. */
+/* The copying warp, one thread of it: all steps of all tiles of the block, without a pause between
+ * tiles. */
 DEVICE u32 product_feed(struct product *p)
 {
-    if (threadIdx.x >= PRODUCT_COPIERS)
+    const u32 bytes = PRODUCT_STAGE_BYTES(p->columns), stages = PRODUCT_STAGES(p->columns);
+    if (threadIdx.x < PRODUCT_MULTIPLIERS * WARP)
         return 0;
-    const u32 tiles = DIV_UP(p->a.side, PRODUCT_ROWS) * DIV_UP(p->b.side, PRODUCT_COLUMNS);
+    if (lane_id() > 0)
+        return 1;
+    tensor_map_acquire(p->a.at);
+    tensor_map_acquire(p->b.at);
     u32 step = 0;
-    for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        product_corner(tile, p->a.side, p->b.side, &p->row, &p->column);
+    for (u32 tile = blockIdx.x; tile < product_tiles(p); tile += gridDim.x) {
+        product_corner(tile, p->a.side, p->b.side, p->columns, &p->row, &p->column);
         for (u32 k = 0; k < p->a.depth; k += PRODUCT_DEPTH, step++) {
-            u8 *stage = p->ring + step % PRODUCT_STAGES * PRODUCT_STAGE_BYTES;
-            mbarrier_wait(p->empty + step % PRODUCT_STAGES, ~(step / PRODUCT_STAGES) & 1);
-            product_copy(stage, &p->a, p->row, k, PRODUCT_ROWS);
-            product_copy(stage + PRODUCT_A_BYTES, &p->b, p->column, k, PRODUCT_COLUMNS);
-            copy_async_commit();
-            copy_async_wait(PRODUCT_BEHIND);
-            if (step >= PRODUCT_BEHIND)
-                product_hand_over(p, step - PRODUCT_BEHIND);
+            u8 *stage = p->ring + step % stages * bytes;
+            u64 *full = p->full + step % stages;
+            mbarrier_wait(p->empty + step % stages, ~(step / stages) & 1);
+            mbarrier_arrive_expect(full, bytes);
+            product_copy(stage, &p->a, p->row, PRODUCT_ROWS, k, full);
+            product_copy(stage + PRODUCT_A_BYTES, &p->b, p->column, p->columns, k, full);
         }
     }
-    copy_async_wait(0);
-    for (u32 s = step < PRODUCT_BEHIND ? 0 : step - PRODUCT_BEHIND; s < step; s++)
-        product_hand_over(p, s);
     return 1;
 }
 
-/* The group's 64 x 256 of one stage; the first batch of a tile starts the sums. */
-DEVICE void product_multiply(float *sums, const u8 *a, const u8 *b, u32 a_across, u32 b_across,
-                             u32 add)
+/* sums[64][n] += A B of 16 of the depth, each operand along or across: constants all. */
+#define PRODUCT_STEP(n)                                                                            \
+    if (a_across)                                                                                  \
+        wgmma_n##n##_both_across(sums, a, b, add);                                                 \
+    else if (b_across)                                                                             \
+        wgmma_n##n##_across(sums, a, b, add);                                                      \
+    else                                                                                           \
+        wgmma_n##n(sums, a, b, add)
+
+DEVICE void product_step(float *sums, u64 a, u64 b, u32 columns, u32 a_across, u32 b_across,
+                         u32 add)
 {
-    const u32 group = threadIdx.x / 128 - 1;
-    const u8 *mine = a + group * 8192; /* 64 rows of 128 bytes, along and across */
+    if (columns == 256) {
+        PRODUCT_STEP(256);
+    } else if (columns == 192) {
+        PRODUCT_STEP(192);
+    } else {
+        PRODUCT_STEP(128);
+    }
+}
+
+/* The group's 64 rows of one stage; the first batch of a tile starts the sums. */
+DEVICE void product_multiply(const struct product *p, float *sums, const u8 *stage, u32 add)
+{
+    const u8 *mine = stage + threadIdx.x / 128 * 8192; /* 64 rows of 128 bytes, along and across */
+    const u8 *b = stage + PRODUCT_A_BYTES;
+    const u32 a_across = p->a.across, b_across = p->b.across;
     const u64 at_a = a_across ? wgmma_across(mine, 128, 8192) : wgmma_along(mine, 128);
     const u64 at_b = b_across ? wgmma_across(b, 128, 8192) : wgmma_along(b, 128);
     wgmma_fence();
     UNROLL
-    for (u32 k = 0; k < PRODUCT_DEPTH / 16; k++) {
-        const u64 from_a = at_a + k * (a_across ? 128 : 2),
-                  from_b = at_b + k * (b_across ? 128 : 2);
-        if (a_across)
-            wgmma_n256_both_across(sums, from_a, from_b, add | k);
-        else if (b_across)
-            wgmma_n256_across(sums, from_a, from_b, add | k);
-        else
-            wgmma_n256(sums, from_a, from_b, add | k);
-    }
+    for (u32 k = 0; k < PRODUCT_DEPTH / 16; k++)
+        product_step(sums, at_a + k * (a_across ? 128 : 2), at_b + k * (b_across ? 128 : 2),
+                     p->columns, a_across, b_across, add | k);
     wgmma_commit();
 }
 
@@ -138,7 +148,13 @@ DEVICE void product_give_back(const struct product *p, u32 step)
 {
     warp_sync();
     if (lane_id() == 0)
-        mbarrier_arrive(p->empty + step % PRODUCT_STAGES);
+        mbarrier_arrive(p->empty + step % PRODUCT_STAGES(p->columns));
+}
+
+/* Which row of C, from the tile's corner, this thread has the column sum of; any other: none. */
+DEVICE u32 product_column_row(void)
+{
+    return threadIdx.x;
 }
 
 /* The multiplying warps: their part of a tile of C. With `column`, adds to it the sum over the
@@ -146,16 +162,16 @@ DEVICE void product_give_back(const struct product *p, u32 step)
 DEVICE void product_tile(struct product *p, u32 tile, float sums[PRODUCT_I][PRODUCT_J][4],
                          float *column)
 {
+    const u32 stages = PRODUCT_STAGES(p->columns);
     const u32 first = p->steps, end = first + DIV_UP(p->a.depth, PRODUCT_DEPTH);
-    product_corner(tile, p->a.side, p->b.side, &p->row, &p->column);
+    product_corner(tile, p->a.side, p->b.side, p->columns, &p->row, &p->column);
     for (u32 step = first; step < end; step++) {
-        const u8 *a = p->ring + step % PRODUCT_STAGES * PRODUCT_STAGE_BYTES;
-        mbarrier_wait(p->full + step % PRODUCT_STAGES, step / PRODUCT_STAGES & 1);
-        product_multiply((float *)(void *)sums, a, a + PRODUCT_A_BYTES, p->a.across, p->b.across,
-                         step > first);
-        if (column && threadIdx.x < 2 * PRODUCT_COPIERS)
+        const u8 *stage = p->ring + step % stages * PRODUCT_STAGE_BYTES(p->columns);
+        mbarrier_wait(p->full + step % stages, step / stages & 1);
+        product_multiply(p, (float *)(void *)sums, stage, step > first);
+        if (column && product_column_row() < PRODUCT_ROWS)
             for (u32 k = 0; k < PRODUCT_DEPTH; k++)
-                *column += product_of_a(a, k, threadIdx.x - PRODUCT_COPIERS);
+                *column += product_of_a(stage, k, product_column_row());
         wgmma_wait(1); /* the step before */
         if (step > first)
             product_give_back(p, step - 1);
@@ -163,10 +179,4 @@ DEVICE void product_tile(struct product *p, u32 tile, float sums[PRODUCT_I][PROD
     wgmma_wait(0);
     product_give_back(p, end - 1);
     p->steps = end;
-}
-
-/* Which row of C, from the tile's corner, this thread has the column sum of; any other: none. */
-DEVICE u32 product_column_row(void)
-{
-    return threadIdx.x < 2 * PRODUCT_COPIERS ? threadIdx.x - PRODUCT_COPIERS : PRODUCT_ROWS;
 }

@@ -407,6 +407,8 @@ static void transfer_run(struct emu_block *b, const struct transfer *t)
         memset(to + inside, 0, 16 - inside);
     }
     u32 clock = b->engine_clock++;
+    if (b->top < b->engine_clock) /* what runs in this memory next starts later than all of it */
+        b->top = b->engine_clock;
     pending_end(t->to, t->bytes, b->number << 11 | ENGINE, clock);
     m->collecting[machine.threads] = clock;
     m->bytes -= (i32)t->bytes;
