@@ -296,7 +296,8 @@ static void emit_unit(const struct plan *p, int unit, struct text *t)
 /* Kinds of which launch.h has KIND_MAPS. */
 static bool has_maps(enum kernel_kind kind)
 {
-    return kind == CUDA_MATMUL || kind == CUDA_MATMUL_DX || kind == CUDA_MATMUL_DW;
+    return kind == CUDA_MATMUL || kind == CUDA_MATMUL_DX || kind == CUDA_MATMUL_DW ||
+           kind == CUDA_ATTENTION || kind == CUDA_PREFILL_ATTENTION;
 }
 
 static void emit_launches(const struct plan *p, struct text *t)

@@ -345,6 +345,7 @@ static void bind_training(struct binding *b, enum kernel_kind kind)
         bind_value(b, VALUE_ATT, true);
         bind_buffer(b, BUFFER_LSE, true);
         bind_value(b, VALUE_ROPE, false);
+        bind_value(b, VALUE_ROPE, false); /* keys and values: on sm_90 by a tensor map */
         break;
     case CUDA_EMBED_BACKWARD:
         bind_weight(b, OPERAND_GRADIENT, WEIGHT_EMBED);

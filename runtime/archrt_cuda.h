@@ -20,6 +20,7 @@
  *
  * The cache. Pages of KV_PAGE tokens; page `pages[slot * PAGES + position / KV_PAGE]`. One layer's
  * pool is bf16 [page][2: k, v][KV_HEADS][KV_PAGE][HEAD_DIM]: `cache` points to the layer's pool.
+ * What no token has written there is finite: some of it is read, for nothing.
  *
  * qkv rows are [dq: H heads of E][dkv: K heads of E][dkv]; gate_up rows [F gate][F up]; rotation
  * pairs elements i and i + E/2 of a head with rope[position][i] = {cos, sin} (fp32).
@@ -181,8 +182,9 @@ typedef void cuda_loss_fn(float *loss, bf16 *dlogits, const float *logits, const
  * ROPE_HEAD_NORM, NORM_EPS; shapes HEADS, KV_HEADS, HEAD_DIM. */
 typedef void cuda_rope_fn(bf16 *out, float *rstd, const bf16 *in, const float *head_gain,
                           const float *rope);
-/* att[B T][dq], lse[B T][H] (natural log-sum-exp of scaled scores). Macros ATT_B, ATT_T. */
-typedef void cuda_attention_fn(bf16 *att, float *lse, const bf16 *qkv);
+/* att[B T][dq], lse[B T][H] (natural log-sum-exp of scaled scores); kv is qkv. Macros ATT_B,
+ * ATT_T. */
+typedef void cuda_attention_fn(bf16 *att, float *lse, const bf16 *qkv, const bf16 *kv);
 /* dtable[V][D] += dx by token; rows of one token are added in the order of rows. Macros
  * EMBED_M, EMBED_D, VOCAB. */
 typedef void cuda_embed_backward_fn(float *dtable, const float *dx, const int *token,

@@ -201,7 +201,10 @@ HOST_CODE static void run_training(const struct kernels *k, const struct tensors
         {"dk dv", k->backward[1], ATTENTION_BACKWARD_LAUNCH_2(rows, tokens_each, E), false, NULL},
         {"dq", k->backward[2], ATTENTION_BACKWARD_LAUNCH_3(rows, tokens_each, E), false, NULL}};
     void *scratch = emu_alloc("scratch", ATTENTION_BACKWARD_SCRATCH(rows, tokens_each, E));
-    EMU_RUN(&forward, t->att, t->lse, t->qkv);
+    const struct cuda_maps maps = ATTENTION_MAPS(rows, tokens_each, E);
+    void *operands[] = {t->att, t->lse, t->qkv, t->qkv};
+    test_maps(&maps, operands);
+    emu_run(&forward, operands, 4);
     for (int pass = 0; pass < 3; pass++)
         EMU_RUN(&backward[pass], t->dqkv, t->datt, t->att, t->lse, t->qkv, scratch);
 }
@@ -240,7 +243,7 @@ HOST_CODE static int training(const struct kernels *k, int h, int kv, int b, int
 
 /* ---- prefill ---- */
 
-enum { MOST_SEGMENTS = SEGMENTS };
+enum { MOST_SEGMENTS = SEGMENTS, POOL = (MOST_SEGMENTS + 1) * PAGES };
 struct prompt {
     int past, rows;
 };
@@ -258,13 +261,14 @@ HOST_CODE static bf16 *cached(const struct paged *t, int slot, int position, int
                           E;
 }
 
-/* Slot i + 1 belongs to prompt i; its pages lie backwards in the pool, with others' between. */
+/* Slot i + 1 belongs to prompt i; its pages lie backwards in the pool, with others' between. Keys
+ * and values behind the last are what other sequences left there: finite. */
 HOST_CODE static void make_paged(struct paged *t, const struct prompt *prompts, int n)
 {
-    enum { POOL = (MOST_SEGMENTS + 1) * PAGES };
     int rows = 0;
     t->pages = emu_alloc("pages", sizeof(int) * POOL);
     t->cache = emu_alloc("cache", sizeof(bf16) * POOL * 2 * (size_t)kv_heads * KV_PAGE * E);
+    emu_fill(t->cache, 0x5f, sizeof(bf16) * POOL * 2 * (size_t)kv_heads * KV_PAGE * E); /* 1.6e19 */
     for (int i = 0; i < POOL; i++)
         t->pages[i] = POOL - 1 - i;
     emu_mark(t->pages, sizeof(int) * POOL);
@@ -324,7 +328,12 @@ HOST_CODE static int prefill(const struct kernels *k, int h, int kv, const struc
     make_paged(&t, prompts, n);
     const struct emu_launch launch = {
         "prefill", k->prefill, PREFILL_ATTENTION_LAUNCH(2 * CONTEXT, CONTEXT, E), false, NULL};
-    EMU_RUN(&launch, t.att, t.qkv, t.cache, t.call, t.segment_row, t.slot, t.position, t.pages);
+    struct cuda_maps maps = PREFILL_ATTENTION_MAPS(2 * CONTEXT, CONTEXT, E);
+    maps.list[0].extents[3] = POOL;
+    void *operands[] = {t.att,         t.qkv,  t.cache,    t.call,
+                        t.segment_row, t.slot, t.position, t.pages};
+    test_maps(&maps, operands);
+    emu_run(&launch, operands, 8);
     for (int s = 0; s < n; s++)
         check_prompt(&err, &t, s);
     snprintf(what, sizeof what, "prefill, head size %d, %d/%d heads, %d prompts", E, h, kv, n);

@@ -143,6 +143,16 @@
         const struct emu_launch run_ = {#name, (emu_kernel *)name, kernel_launch, false, NULL};    \
         EMU_RUN(&run_, __VA_ARGS__);                                                               \
     } while (0)
+/* The same of a kind that has tensor maps: the kind, the kernel's m, n, k. */
+#define RUN_MAPPED(kind, name, m, n, k, ...)                                                       \
+    do {                                                                                           \
+        const struct emu_launch run_ = {#name, (emu_kernel *)name, kind##_LAUNCH(m, n, k), false,  \
+                                        NULL};                                                     \
+        const struct cuda_maps maps_ = kind##_MAPS(m, n, k);                                       \
+        void *operands_[] = {__VA_ARGS__};                                                         \
+        test_maps(&maps_, operands_);                                                              \
+        emu_run(&run_, operands_, sizeof operands_ / sizeof operands_[0]);                         \
+    } while (0)
 
 /* ---- the layer on the device ---- */
 
@@ -233,35 +243,35 @@ HOST_CODE static void forward(struct layer *l)
 {
     void *none = NULL;
     RUN(layer_norm, NORM_LAUNCH(M, D, 0), l->norm1, l->rstd1, l->p[P_X], l->p[P_GAIN1], none);
-    RUN(layer_qkv, MATMUL_LAUNCH(M, QKV, D), l->qkv, l->norm1, l->p[P_QKV], l->p[P_BIAS], none,
+    RUN_MAPPED(MATMUL, layer_qkv, M, QKV, D, l->qkv, l->norm1, l->p[P_QKV], l->p[P_BIAS], none,
         none);
     RUN(layer_rope, ROPE_LAUNCH(M, QKV, E), l->rot, l->head_rstd, l->qkv, l->p[P_HEAD_GAIN],
         l->rope);
-    RUN(layer_attention, ATTENTION_LAUNCH(M, T, E), l->att, l->lse, l->rot);
-    RUN(layer_o, MATMUL_LAUNCH(M, D, DQ), l->x1, l->att, l->p[P_O], none, l->p[P_X], none);
+    RUN_MAPPED(ATTENTION, layer_attention, M, T, E, l->att, l->lse, l->rot, l->rot);
+    RUN_MAPPED(MATMUL, layer_o, M, D, DQ, l->x1, l->att, l->p[P_O], none, l->p[P_X], none);
     RUN(layer_norm, NORM_LAUNCH(M, D, 0), l->norm2, l->rstd2, l->x1, l->p[P_GAIN2], none);
-    RUN(layer_gate_up, MATMUL_LAUNCH(M, 2 * F, D), l->gate_up, l->norm2, l->p[P_GATE_UP], none,
+    RUN_MAPPED(MATMUL, layer_gate_up, M, 2 * F, D, l->gate_up, l->norm2, l->p[P_GATE_UP], none,
         none, none);
     RUN(layer_swiglu, SWIGLU_LAUNCH(M, F, 0), l->h, l->gate_up, none);
-    RUN(layer_down, MATMUL_LAUNCH(M, D, F), l->x2, l->h, l->p[P_DOWN], none, l->x1, none);
+    RUN_MAPPED(MATMUL, layer_down, M, D, F, l->x2, l->h, l->p[P_DOWN], none, l->x1, none);
 }
 
 HOST_CODE static void backward(struct layer *l)
 {
     void *none = NULL;
-    RUN(layer_down_dx, MATMUL_DX_LAUNCH(M, D, F), l->dh, l->dx16, l->p[P_DOWN]);
+    RUN_MAPPED(MATMUL_DX, layer_down_dx, M, D, F, l->dh, l->dx16, l->p[P_DOWN]);
     RUN(layer_swiglu_backward, SWIGLU_BACKWARD_LAUNCH(M, F, 0), l->dgate_up, l->h, l->dh,
         l->gate_up);
-    RUN(layer_down_dw, MATMUL_DW_LAUNCH(M, D, F), l->grad[P_DOWN], none, l->dx16, l->h, l->scratch);
-    RUN(layer_gate_up_dx, MATMUL_DX_LAUNCH(M, 2 * F, D), l->dnorm, l->dgate_up, l->p[P_GATE_UP]);
-    RUN(layer_gate_up_dw, MATMUL_DW_LAUNCH(M, 2 * F, D), l->grad[P_GATE_UP], none, l->dgate_up,
+    RUN_MAPPED(MATMUL_DW, layer_down_dw, M, D, F, l->grad[P_DOWN], none, l->dx16, l->h, l->scratch);
+    RUN_MAPPED(MATMUL_DX, layer_gate_up_dx, M, 2 * F, D, l->dnorm, l->dgate_up, l->p[P_GATE_UP]);
+    RUN_MAPPED(MATMUL_DW, layer_gate_up_dw, M, 2 * F, D, l->grad[P_GATE_UP], none, l->dgate_up,
         l->norm2, l->scratch);
     RUN(layer_norm_backward, NORM_BACKWARD_LAUNCH(M, D, 0), l->dx, l->dx16, l->grad[P_GAIN2],
         l->dnorm, l->x1, l->rstd2, l->p[P_GAIN2], l->scratch);
     RUN(layer_norm_backward_2, NORM_BACKWARD_LAUNCH_2(M, D, 0), l->dx, l->dx16, l->grad[P_GAIN2],
         l->dnorm, l->x1, l->rstd2, l->p[P_GAIN2], l->scratch);
-    RUN(layer_o_dx, MATMUL_DX_LAUNCH(M, D, DQ), l->datt, l->dx16, l->p[P_O]);
-    RUN(layer_o_dw, MATMUL_DW_LAUNCH(M, D, DQ), l->grad[P_O], none, l->dx16, l->att, l->scratch);
+    RUN_MAPPED(MATMUL_DX, layer_o_dx, M, D, DQ, l->datt, l->dx16, l->p[P_O]);
+    RUN_MAPPED(MATMUL_DW, layer_o_dw, M, D, DQ, l->grad[P_O], none, l->dx16, l->att, l->scratch);
     RUN(layer_attention_backward, ATTENTION_BACKWARD_LAUNCH(M, T, E), l->dqkv, l->datt, l->att,
         l->lse, l->rot, l->scratch);
     RUN(layer_attention_backward_2, ATTENTION_BACKWARD_LAUNCH_2(M, T, E), l->dqkv, l->datt, l->att,
@@ -272,8 +282,8 @@ HOST_CODE static void backward(struct layer *l)
         l->head_rstd, l->p[P_HEAD_GAIN], l->rope, l->scratch);
     RUN(layer_rope_backward_2, ROPE_BACKWARD_LAUNCH_2(M, QKV, E), l->dqkv, l->grad[P_HEAD_GAIN],
         l->qkv, l->head_rstd, l->p[P_HEAD_GAIN], l->rope, l->scratch);
-    RUN(layer_qkv_dx, MATMUL_DX_LAUNCH(M, QKV, D), l->dnorm, l->dqkv, l->p[P_QKV]);
-    RUN(layer_qkv_dw, MATMUL_DW_LAUNCH(M, QKV, D), l->grad[P_QKV], l->grad[P_BIAS], l->dqkv,
+    RUN_MAPPED(MATMUL_DX, layer_qkv_dx, M, QKV, D, l->dnorm, l->dqkv, l->p[P_QKV]);
+    RUN_MAPPED(MATMUL_DW, layer_qkv_dw, M, QKV, D, l->grad[P_QKV], l->grad[P_BIAS], l->dqkv,
         l->norm1, l->scratch);
     RUN(layer_norm_backward, NORM_BACKWARD_LAUNCH(M, D, 0), l->dx, l->dx16, l->grad[P_GAIN1],
         l->dnorm, l->p[P_X], l->rstd1, l->p[P_GAIN1], l->scratch);

@@ -12,10 +12,12 @@
  * with the most keys come first, those of one head together. */
 #include "attention_tile.h"
 
-KERNEL_ENTRY(THREADS, 1) KERNEL(bf16 *RESTRICT att, float *RESTRICT lse, const bf16 *RESTRICT qkv)
+KERNEL_ENTRY(THREADS, 1)
+KERNEL(bf16 *RESTRICT att, float *RESTRICT lse, const bf16 *RESTRICT qkv,
+       const KEY_SOURCE *RESTRICT kv)
 {
     SHARED_ARENA(arena);
-    const u32 kv = blockIdx.y;
+    const u32 head = blockIdx.y;
     const u64 dq = (u64)(HEADS)*HEAD_DIM, dkv = (u64)(KV_HEADS)*HEAD_DIM;
     const u64 token0 = (u64)blockIdx.z * (u32)(ATT_T);
     struct PART(work) w;
@@ -23,15 +25,18 @@ KERNEL_ENTRY(THREADS, 1) KERNEL(bf16 *RESTRICT att, float *RESTRICT lse, const b
     w.rows = (u32)(ATT_T)*w.group;
     w.first = (gridDim.x - 1 - blockIdx.x) * TILE_ROWS;
     w.past = 0;
-    w.q_row = w.k_row = dq + 2 * dkv;
-    w.q = qkv + token0 * w.q_row + kv * w.group * HEAD_DIM;
-    w.k = qkv + token0 * w.q_row + dq + kv * HEAD_DIM;
-    w.values = dkv;
+    w.q_row = w.kv_row = dq + 2 * dkv;
+    w.q = qkv + token0 * w.q_row + head * w.group * HEAD_DIM;
+    w.kv = kv;
+    w.kv_head = HEAD_DIM;
+    w.kv_outer = (u32)(ATT_T)*w.kv_row;
+    w.keys = (u32)(HEADS) + head;
+    w.values = w.keys + (u32)(KV_HEADS);
+    w.sequence = blockIdx.z;
     w.page = 0;
-    w.page_size = 0;
-    w.att = att + token0 * dq + kv * w.group * HEAD_DIM;
+    w.att = att + token0 * dq + head * w.group * HEAD_DIM;
     w.att_row = dq;
-    w.lse = lse + token0 * (u32)(HEADS) + kv * w.group;
+    w.lse = lse + token0 * (u32)(HEADS) + head * w.group;
     w.lse_row = (u32)(HEADS);
     PART(run)(&w, arena);
 }

@@ -5,4 +5,5 @@
 #undef THREADS
 #undef PIECES
 #undef RUN
+#undef KEY_SOURCE
 #undef SCORE_FACTOR

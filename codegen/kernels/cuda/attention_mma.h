@@ -5,18 +5,26 @@
 #define BLOCKS (FLASH_WARP_ROWS(HEAD_DIM) / 16) /* of 16 rows, a warp */
 #define TILE_SIZE (TILE_KEYS * STRIDE)
 
+/* Key `key`, a multiple of RUN; the RUN keys behind it lie kv_row elements apart. */
+DEVICE const bf16 *PART(key_at)(const struct PART(work) * w, u32 key)
+{
+    const u32 outer = w->page ? (u32)w->page[key / KV_PAGE] : w->sequence;
+    return w->kv + outer * w->kv_outer + w->keys * w->kv_head +
+           (w->page ? key % KV_PAGE : key) * w->kv_row;
+}
+
 /* The tile of keys at `from`, `valid` of which exist, and their values behind; the others become 0.
  */
 DEVICE void PART(copy)(bf16 *tile, const struct PART(work) * w, const bf16 *from, u32 valid)
 {
+    const u64 values = (w->values - w->keys) * w->kv_head;
     UNROLL
     for (u32 i = 0; i < DIV_UP(TILE_KEYS * PIECES, THREADS); i++) {
         const u32 piece = threadIdx.x + i * THREADS, r = piece / PIECES, c = piece % PIECES * 8;
-        const bf16 *key = from + (r < valid ? r * w->k_row + c : 0);
+        const bf16 *key = from + (r < valid ? r * w->kv_row + c : 0);
         if (TILE_KEYS * PIECES % THREADS == 0 || piece < TILE_KEYS * PIECES) {
             copy_async_16_part(tile + r * STRIDE + c, key, r < valid ? 16 : 0);
-            copy_async_16_part(tile + TILE_SIZE + r * STRIDE + c, key + w->values,
-                               r < valid ? 16 : 0);
+            copy_async_16_part(tile + TILE_SIZE + r * STRIDE + c, key + values, r < valid ? 16 : 0);
         }
     }
     copy_async_commit();
@@ -112,7 +120,7 @@ DEVICE void PART(add_values)(float out[BLOCKS][PIECES][4], float p[BLOCKS][TILE_
 DEVICE void PART(run)(const struct PART(work) * w, u8 *arena)
 {
     const struct tile_lane lane = tile_lane_of(STRIDE);
-    const u32 keys = PART(keys)(w), warp_row = threadIdx.x / WARP * (BLOCKS * 16);
+    const u32 keys = PART(keys_of_any)(w), warp_row = threadIdx.x / WARP * (BLOCKS * 16);
     bf16 *queries = (bf16 *)(void *)arena, *ring = queries + TILE_ROWS * STRIDE;
     struct PART(rows) rows[BLOCKS];
     float out[BLOCKS][PIECES][4];
@@ -126,7 +134,7 @@ DEVICE void PART(run)(const struct PART(work) * w, u8 *arena)
             out[i][n / 4][n % 4] = 0.0f;
     }
     /* Where the next tile is takes a look into the table of pages: one tile ahead. */
-    const bf16 *ahead = TILE_KEYS < keys ? PART(key_at)(w, TILE_KEYS) : w->k;
+    const bf16 *ahead = TILE_KEYS < keys ? PART(key_at)(w, TILE_KEYS) : w->kv;
     u32 stage = 0;
     for (u32 key0 = 0; key0 < keys; key0 += TILE_KEYS) {
         const u32 next = key0 + TILE_KEYS;

@@ -10,6 +10,9 @@
  * Here: what a block works on, and what happens to rows of scores in registers. How they get there
  * is attention_wgmma.h's on sm_90a up to head size 128, attention_mma.h's elsewhere.
  *
+ * Keys and values are a tensor [..][head][key][E] for both: of training, the rows of qkv, one
+ * [head][key][E] a sequence; of prefill, the cache, one a page.
+ *
  * Needs KERNEL and HEAD_DIM. */
 #include "device.h"
 #include "launch.h"
@@ -24,29 +27,30 @@
 #define PIECES (HEAD_DIM / 8) /* of 16 bytes, a row; column tiles of the output */
 #define RUN (TILE_KEYS < KV_PAGE ? TILE_KEYS : KV_PAGE) /* keys that lie one behind the other */
 
-/* What a block works on: rows first.. of `rows`. Pointers to the group's first head (its kv head)
- * of the first token; *_row elements lie between tokens. Row r sees keys 0..past + r / group. */
+#if CUDA_ARCH == 90 && HEAD_DIM <= 128
+#include "device_sm90.h"
+#define KEY_SOURCE tensor_map
+#else
+#define KEY_SOURCE bf16
+#endif
+
+/* What a block works on: rows first.. of `rows`. Pointers to the group's first head of the first
+ * token; *_row elements lie between tokens. Row r sees keys 0..past + r / group. */
 struct PART(work) {
-    const bf16 *q, *k;
-    u64 q_row, k_row, values; /* values: from a key to its value */
-    const int *page; /* of every KV_PAGE keys, page_size elements apart from k; NULL: none */
-    u64 page_size;
+    const bf16 *q;
+    const KEY_SOURCE *kv;                 /* the whole tensor */
+    u64 q_row, kv_row, kv_head, kv_outer; /* kv_*: elements between keys, heads and what is above */
+    u32 keys, values;                     /* their heads */
+    u32 sequence;
+    const int *page; /* of every KV_PAGE keys, in place of the sequence; NULL: none */
     bf16 *att;
     u64 att_row;
     float *lse; /* NULL: not wanted */
     u32 lse_row, first, rows, group, past;
 };
 
-/* Key `key`, a multiple of RUN; the RUN keys behind it lie k_row elements apart. */
-DEVICE const bf16 *PART(key_at)(const struct PART(work) * w, u32 key)
-{
-    if (w->page)
-        return w->k + (u32)w->page[key / KV_PAGE] * w->page_size + key % KV_PAGE * w->k_row;
-    return w->k + key * w->k_row;
-}
-
 /* How many keys the block's rows see, together and each. */
-DEVICE u32 PART(keys)(const struct PART(work) * w)
+DEVICE u32 PART(keys_of_any)(const struct PART(work) * w)
 {
     const u32 end = w->first + TILE_ROWS < w->rows ? w->first + TILE_ROWS : w->rows;
     return w->past + (end - 1) / w->group + 1;

@@ -1,20 +1,17 @@
-/* attention_wgmma.h - the block of attention_tile.h on sm_90a (FlashAttention-3, Shah et al. 2024,
- * without its tensor maps). Warps 0..3 copy: each owns one of four buffers, keys or values of every
- * other tile, fills it with cp.async and hands it over, so that no copy waits for another. Two
- * groups of four warps take 64 rows each. A group starts the scores of the next tile together with
- * the output of this one and works on the softmax of one while the other is being multiplied; the
- * other group fills what is left.
+/* attention_wgmma.h - the block of attention_tile.h on sm_90a (FlashAttention-3, Shah et al. 2024).
+ * Two groups of four warps take 64 rows each; one thread of a third copies keys and values by TMA
+ * into four buffers, keys and values of every other tile. A group starts the scores of the next
+ * tile together with the output of this one and works on the softmax of one while the other is
+ * being multiplied; the other group fills what is left.
  *
- * Tiles are as TMA would write them: panels of 64 elements, rows of 128 bytes, swizzled. A head
- * size that is an odd multiple of 8 is made even with zeros in shared memory, for the scores alone.
- */
-#include "device_sm90.h"
-
+ * Tiles are panels of 64 elements, rows of 128 bytes, swizzled. What is beyond a head's size is
+ * zero there, so that an odd multiple of 8 may be made even for the scores. */
 #define PANELS DIV_UP(HEAD_DIM, 64)
 #define PANEL_BYTES (128 * 128) /* of 128 rows */
 #define TILE_BYTES (PANELS * PANEL_BYTES)
 #define EVEN_PIECES (DIV_UP(HEAD_DIM, 16) * 2)
 #define BUFFERS 4
+#define MULTIPLIERS 256 /* threads */
 #define MULTIPLY_SCORES CONCAT(wgmma_n, FLASH_WGMMA_KEYS)
 #define MULTIPLY_VALUES CONCAT(CONCAT(wgmma_n, HEAD_DIM), _held_across)
 
@@ -31,41 +28,35 @@ DEVICE u8 *PART(piece)(u8 *tile, u32 row, u32 piece)
     return tile + piece / 8 * PANEL_BYTES + row * 128 + (piece % 8 ^ row % 8) * 16;
 }
 
-/* A copying warp: `valid` rows of 64 at `from`, to rows `row`.. of the tile; the others become 0. Few
- * registers, for these warps give theirs away. */
-DEVICE void PART(copy)(u8 *tile, u32 row, const bf16 *from, u64 from_row, u32 valid)
+/* Starts the copy of tile t of keys or values, RUN of them a box and panel. In place of a page that
+ * the block does not see, and the table may not have, zeros: from outside of the cache. */
+DEVICE void PART(copy)(const struct PART(work) * w, const struct PART(block) * b, u32 t, u32 value)
 {
-    const u32 r = lane_id() / 8;
-    for (u32 p = lane_id() % 8; p < EVEN_PIECES; p += 8) {
-        u32 to = (u32)(PART(piece)(tile, row + r, p) - tile);
-        const u32 there = p < PIECES ? valid : 0;
-        const bf16 *at = from + r * from_row + p * 8;
-        for (u32 i = 0; i < 64; i += 4) {
-            const u32 inside = r + i < there;
-            copy_async_16_part(tile + to, inside ? at : from, inside ? 16 : 0);
-            at += 4 * from_row;
-            to = (to + 512) ^ 64; /* the swizzle, four rows further */
-        }
+    const u32 own = t % 2 * 2 + value, head = value ? w->values : w->keys;
+    u8 *tile = b->buffers + own * TILE_BYTES;
+    mbarrier_wait(b->empty + own, ~(t / 2) & 1);
+    mbarrier_arrive_expect(b->full + own, TILE_BYTES);
+    for (u32 row = 0; row < TILE_KEYS; row += RUN) {
+        const u32 key = t * TILE_KEYS + row;
+        i32 outer = (i32)w->sequence;
+        if (w->page)
+            outer = key < PART(keys_of_any)(w) ? w->page[key / KV_PAGE] : -1;
+        UNROLL
+        for (u32 panel = 0; panel < PANELS; panel++)
+            tensor_load_4d(tile + panel * PANEL_BYTES + row * 128, w->kv, (i32)panel * 64,
+                           w->page ? 0 : (i32)key, (i32)head, outer, b->full + own);
     }
 }
 
+/* In the order in which the buffers are given back: keys are a tile ahead of values. */
 DEVICE void PART(feed)(const struct PART(work) * w, const struct PART(block) * b)
 {
-    const u32 own = threadIdx.x / WARP, keys = PART(keys)(w);
-    u8 *tile = b->buffers + own * TILE_BYTES;
-    for (u32 t = own / 2; t < b->tiles; t += 2) {
-        mbarrier_wait(b->empty + own, ~(t / 2) & 1);
-        for (u32 row = 0; row < TILE_KEYS; row += RUN) {
-            const u32 key = t * TILE_KEYS + row, valid = key < keys ? keys - key : 0;
-            const bf16 *from = PART(key_at)(w, valid ? key : 0) + (own % 2 ? w->values : 0);
-            PART(copy)(tile, row, from, w->k_row, valid);
-        }
-        copy_async_commit();
-        copy_async_wait(0);
-        fence_proxy_async();
-        warp_sync();
-        if (lane_id() == 0)
-            mbarrier_arrive(b->full + own);
+    tensor_map_acquire(w->kv);
+    for (u32 t = 0; t <= b->tiles; t++) {
+        if (t < b->tiles)
+            PART(copy)(w, b, t, 0);
+        if (t > 0)
+            PART(copy)(w, b, t - 1, 1);
     }
 }
 
@@ -136,7 +127,7 @@ DEVICE void PART(probabilities)(u32 p[TILE_KEYS / 16][4], float scores[TILE_KEYS
 
 DEVICE void PART(multiply)(const struct PART(work) * w, const struct PART(block) * b)
 {
-    const u32 group = threadIdx.x / 128 - 1, row = w->first + (threadIdx.x - 128) / WARP * 16;
+    const u32 group = threadIdx.x / 128, row = w->first + threadIdx.x / WARP * 16;
     float scores[TILE_KEYS / 8][4], out[PIECES][4], shrink[2];
     u32 p[TILE_KEYS / 16][4];
     struct PART(rows) rows;
@@ -177,21 +168,22 @@ DEVICE void PART(run)(const struct PART(work) * w, u8 *arena)
     b.buffers = arena + TILE_BYTES;
     b.full = (u64 *)(void *)(b.buffers + BUFFERS * TILE_BYTES);
     b.empty = b.full + BUFFERS;
-    b.tiles = DIV_UP(PART(keys)(w), TILE_KEYS);
+    b.tiles = DIV_UP(PART(keys_of_any)(w), TILE_KEYS);
     if (threadIdx.x == 0) {
         for (u32 i = 0; i < BUFFERS; i++) {
             mbarrier_init(b.full + i, 1);
-            mbarrier_init(b.empty + i, 8); /* warps */
+            mbarrier_init(b.empty + i, MULTIPLIERS / WARP);
         }
         mbarrier_init_fence();
     }
     block_sync();
-    if (threadIdx.x < 128) {
-        registers_fewer(56);
-        PART(feed)(w, &b);
-    } else {
-        registers_more(224);
+    if (threadIdx.x < MULTIPLIERS) {
+        registers_more(240);
         PART(multiply)(w, &b);
+    } else {
+        registers_fewer(24);
+        if (threadIdx.x == MULTIPLIERS)
+            PART(feed)(w, &b);
     }
 }
 
@@ -200,5 +192,6 @@ DEVICE void PART(run)(const struct PART(work) * w, u8 *arena)
 #undef TILE_BYTES
 #undef EVEN_PIECES
 #undef BUFFERS
+#undef MULTIPLIERS
 #undef MULTIPLY_SCORES
 #undef MULTIPLY_VALUES

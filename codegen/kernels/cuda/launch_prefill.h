@@ -76,6 +76,30 @@ enum { NORM_THREADS = 256 };
 #define ATTENTION_LAUNCH(m, n, k)                                                                  \
     {CEIL_DIV((n) * (HEADS / KV_HEADS), FLASH_ROWS(k)), KV_HEADS, (m) / (n)}, FLASH_THREADS(k),    \
         FLASH_SHARED(k)
+/* Keys and values, boxes of a page's keys and 64 elements: [sequence][head][key][E] of qkv rows,
+ * [page][k, v: head][key][E] of the cache. */
+#define FLASH_MAP(operand, keys, heads, outer, key_bytes, head_bytes, outer_bytes, e)              \
+    {                                                                                              \
+        operand, 4, {(unsigned)(e), (unsigned)(keys), (unsigned)(heads), (unsigned)(outer)},       \
+            {(key_bytes), (head_bytes), (outer_bytes)}, {CUDA_MAP_COLUMNS, KV_PAGE, 1, 1}          \
+    }
+#define FLASH_QKV_BYTES(e) (2ull * (HEADS + 2 * KV_HEADS) * (e))
+#define ATTENTION_MAPS(m, n, k)                                                                    \
+    {                                                                                              \
+        FLASH_WGMMA(k),                                                                            \
+        {                                                                                          \
+            FLASH_MAP(3, n, HEADS + 2 * KV_HEADS, (m) / (n), FLASH_QKV_BYTES(k), 2ull * (k),       \
+                      (n)*FLASH_QKV_BYTES(k), k)                                                   \
+        }                                                                                          \
+    }
+#define PREFILL_ATTENTION_MAPS(m, n, k)                                                            \
+    {                                                                                              \
+        FLASH_WGMMA(k),                                                                            \
+        {                                                                                          \
+            FLASH_MAP(2, KV_PAGE, 2 * KV_HEADS, 0, 2ull * (k), 2ull * (k)*KV_PAGE,                 \
+                      4ull * (k)*KV_PAGE * KV_HEADS, k)                                            \
+        }                                                                                          \
+    }
 /* Each segment may leave one block partly filled. */
 #define PREFILL_ATTENTION_LAUNCH(m, n, k)                                                          \
     {(m) * (HEADS / KV_HEADS) / FLASH_ROWS(k) + SEGMENTS, KV_HEADS, 1}, FLASH_THREADS(k),          \

@@ -32,7 +32,7 @@ DEVICE u32 PART(find)(struct PART(work) * w, u32 *begin, u32 at, const struct cu
 }
 
 KERNEL_ENTRY(THREADS, 1)
-KERNEL(bf16 *RESTRICT att, const bf16 *RESTRICT qkv, const bf16 *RESTRICT cache,
+KERNEL(bf16 *RESTRICT att, const bf16 *RESTRICT qkv, const KEY_SOURCE *RESTRICT cache,
        const struct cuda_call *RESTRICT call, const int *RESTRICT segment_row,
        const int *RESTRICT slot, const int *RESTRICT position, const int *RESTRICT pages)
 {
@@ -47,11 +47,14 @@ KERNEL(bf16 *RESTRICT att, const bf16 *RESTRICT qkv, const bf16 *RESTRICT cache,
     w.past = (u32)position[begin];
     w.q_row = dq + 2 * dkv;
     w.q = qkv + begin * w.q_row + kv * w.group * HEAD_DIM;
-    w.k = cache + (u64)kv * KV_PAGE * HEAD_DIM;
-    w.k_row = HEAD_DIM;
-    w.values = dkv * KV_PAGE;
+    w.kv = cache;
+    w.kv_row = HEAD_DIM;
+    w.kv_head = (u64)KV_PAGE * HEAD_DIM;
+    w.kv_outer = 2 * dkv * KV_PAGE;
+    w.keys = kv;
+    w.values = (u32)(KV_HEADS) + kv;
+    w.sequence = 0;
     w.page = pages + (u64)(u32)slot[begin] * (u32)(PAGES);
-    w.page_size = 2 * dkv * KV_PAGE;
     w.att = att + begin * dq + kv * w.group * HEAD_DIM;
     w.att_row = dq;
     w.lse = 0;

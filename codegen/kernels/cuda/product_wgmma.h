@@ -1,7 +1,8 @@
 /* product_wgmma.h - the products of product.h on sm_90a: two groups of four warps multiply, one
  * thread of a ninth warp copies, boxes of 64 x 64 and up by TMA into a ring of stages.
  *
- * 288 threads leave 224 registers for each, so that none need change hands (setmaxnreg). */
+ * The ninth warp makes three of a quarter of the processor, so a thread has 168 registers at most:
+ * enough for 64 x 256 sums, and none need change hands (setmaxnreg). */
 #include "device_sm90.h"
 
 #define PRODUCT_I 1
