@@ -41,7 +41,8 @@ enum extent {
     EXTENT_HEAD_DIM,
     EXTENT_D_FF,
     EXTENT_GATE_UP, /* 2 F */
-    EXTENT_VOCAB,
+    EXTENT_VOCAB,   /* V; on a GPU rounded up, as the head's rows in the slab are */
+    EXTENT_TOKENS,  /* V as the model has it */
     EXTENT_DQ,
     EXTENT_DKV,
     EXTENT_QKV, /* dq + 2 dkv */
@@ -328,8 +329,10 @@ struct weight_row {
     bool layer, decay;
 };
 extern const struct weight_row weight_rows[WEIGHT_COUNT];
+/* Rows of embedding and head in the slab are a multiple of this, so that rows of logits and of
+ * their bf16 gradients begin at 16 bytes. */
+enum { VOCAB_STEP = 8 };
 bool weight_present(const struct arch *a, enum weight w);
-int64_t weight_floats(const struct plan *p, enum weight w);
 /* Floats into the slab of weight w of layer l; decayed matrices first. */
 int64_t weight_offset(const struct plan *p, enum weight w, int layer);
 int64_t weight_layer_stride(const struct plan *p, enum weight w);

@@ -21,7 +21,8 @@ static const struct {
     {EXTENT_KV_HEADS, "K", false},
     {EXTENT_HEAD_DIM, "E", true},
     {EXTENT_D_FF, "F", false},
-    {EXTENT_VOCAB, "V", false},
+    {EXTENT_VOCAB, "V, rounded up to a multiple of 8", false},
+    {EXTENT_TOKENS, "ids below it are tokens, those up to V padding", false},
     {EXTENT_CONTEXT, "C", false},
     {EXTENT_BATCH, "sequences of a micro-batch", false},
     {EXTENT_SEQUENCE, "T, tokens of a training sequence", false},
@@ -178,6 +179,7 @@ static void kernel_macros(const struct kernel *k, struct macros *m)
     switch (k->kind) {
     case CUDA_SAMPLE:
         put_shape(m, k, (const char *const[]){"SAMPLE_M", "SAMPLE_V", NULL});
+        put(m, "SAMPLE_TOKENS", "TOKENS");
         break;
     case CUDA_ROPE:
     case CUDA_ROPE_BACKWARD:
@@ -209,6 +211,7 @@ static void kernel_macros(const struct kernel *k, struct macros *m)
         break;
     case CUDA_LOSS:
         put_shape(m, k, (const char *const[]){"LOSS_M", "LOSS_V", NULL});
+        put(m, "LOSS_TOKENS", "TOKENS");
         break;
     case CUDA_SUM_SQUARES:
         put(m, "SUM_N", "PARAM_FLOATS");

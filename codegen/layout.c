@@ -57,10 +57,14 @@ bool weight_present(const struct arch *a, enum weight w)
     }
 }
 
-int64_t weight_floats(const struct plan *p, enum weight w)
+/* Rows of the vocabulary are padded to whole vectors of logits: zeros that no file has. */
+static int64_t weight_floats(const struct plan *p, enum weight w)
 {
     const struct weight_row *row = &weight_rows[w];
-    int64_t n = p->extents[row->n] * (row->k == EXTENT_NONE ? 1 : p->extents[row->k]);
+    int64_t rows = p->extents[row->n];
+    if (row->n == EXTENT_VOCAB)
+        rows = round_up(rows, VOCAB_STEP);
+    int64_t n = rows * (row->k == EXTENT_NONE ? 1 : p->extents[row->k]);
     return w == WEIGHT_HEAD_NORM ? 2 * n : n;
 }
 

@@ -101,6 +101,7 @@ const char *const extent_names[EXTENT_COUNT] = {
     [EXTENT_D_FF] = "D_FF",
     [EXTENT_GATE_UP] = "GATE_UP",
     [EXTENT_VOCAB] = "VOCAB",
+    [EXTENT_TOKENS] = "TOKENS",
     [EXTENT_DQ] = "DQ",
     [EXTENT_DKV] = "DKV",
     [EXTENT_QKV] = "QKV",
@@ -676,7 +677,7 @@ static void set_extents(struct plan *p)
     e[EXTENT_HEAD_DIM] = a->head_dim;
     e[EXTENT_D_FF] = a->d_ff;
     e[EXTENT_GATE_UP] = 2 * (int64_t)a->d_ff;
-    e[EXTENT_VOCAB] = a->vocab;
+    e[EXTENT_VOCAB] = e[EXTENT_TOKENS] = a->vocab;
     e[EXTENT_DQ] = arch_dq(a);
     e[EXTENT_DKV] = arch_dkv(a);
     e[EXTENT_QKV] = arch_dq(a) + 2 * arch_dkv(a);

@@ -9,18 +9,15 @@ const char *cuda_refuses(struct arena *a, const struct arch *arch)
     const struct {
         const char *name;
         int value, step;
-    } rows[] = {{"d_model", arch->d_model, 8},
-                {"d_ff", arch->d_ff, 8},
-                {"head_dim", arch->head_dim, 8},
-                {"vocab", arch->vocab, 8}};
+    } rows[] = {
+        {"d_model", arch->d_model, 8}, {"d_ff", arch->d_ff, 8}, {"head_dim", arch->head_dim, 8}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         int low = rows[i].value / rows[i].step * rows[i].step;
         if (low != rows[i].value)
             return arena_printf(a,
                                 "%s %d is not a multiple of %d, as 16-byte loads of bf16 rows on a "
                                 "GPU want; %d and %d are the nearest",
-                                rows[i].name, rows[i].value, rows[i].step,
-                                low > 0 ? low : rows[i].step, low + rows[i].step);
+                                rows[i].name, rows[i].value, rows[i].step, low, low + rows[i].step);
     }
     if (arch->heads / arch->kv_heads > 16)
         return arena_printf(a, "a group of %d query heads: the GPU's kernels take 1 to 16",
@@ -42,6 +39,7 @@ static const int64_t cuda_logits = 256 << 20;
 void cuda_set_extents(struct plan *p)
 {
     int64_t *e = p->extents;
+    e[EXTENT_VOCAB] = (e[EXTENT_TOKENS] + VOCAB_STEP - 1) / VOCAB_STEP * VOCAB_STEP;
     e[EXTENT_SLOTS] = p->options.slots > 1 ? p->options.slots : 1;
     e[EXTENT_SEGMENTS] = SEGMENTS;
     e[EXTENT_LOSS_ROWS] = loss_rows(e[EXTENT_ROWS], p->arch->vocab, cuda_logits);

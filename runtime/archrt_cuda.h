@@ -7,7 +7,9 @@
  * fp32 parameter slab; gains and biases are fp32. The residual stream (x, x1) and its gradient are
  * fp32; every other activation and gradient is bf16; sums are fp32 everywhere. Gradients of
  * parameters, master parameters and moments are fp32 in the slab's order. All buffers and all rows
- * of weights are 16-byte aligned: D, F, dq and dkv are multiples of 8 (the plan refuses others).
+ * of weights are 16-byte aligned: D, F, dq and dkv are multiples of 8 (the plan refuses others), and
+ * so is V, the model's vocabulary rounded up. Ids from TOKENS on are padding: rows of zeros, logits
+ * that nobody counts or chooses, gradients of zero.
  *
  * Parameters are pointers, nothing else: what is known is a constant of the instance, what changes
  * between replays of a graph stands in device memory. A pointer that an instance has no use for
@@ -89,9 +91,9 @@ struct cuda_maps {
  *
  * Macros of an instance: KERNEL, the name of the entry point, DM_M rows, and DM_N, DM_K where a
  * matrix is read (qkv: QKV, D; residual: D, dq or F; gate_up: 2 F, D; head: V, D); flags DM_BIAS,
- * DM_HEAD_NORM; SAMPLE_M, SAMPLE_V. Shapes by name: D_MODEL, HEADS, KV_HEADS, HEAD_DIM, D_FF,
- * VOCAB, CONTEXT, DQ, DKV, QKV, GATE_UP, PAGES, SLOTS, EPSILON, CUDA_SMS, CUDA_ARCH. Numbers in a
- * specialised program; in a generic one all shapes but HEAD_DIM, DM_M and SAMPLE_M are read at run
+ * DM_HEAD_NORM; SAMPLE_M, SAMPLE_V, SAMPLE_TOKENS. Shapes by name: D_MODEL, HEADS, KV_HEADS,
+ * HEAD_DIM, D_FF, VOCAB, TOKENS, CONTEXT, DQ, DKV, QKV, GATE_UP, PAGES, SLOTS, EPSILON, CUDA_SMS,
+ * CUDA_ARCH. Numbers in a specialised program; in a generic one all shapes but HEAD_DIM, DM_M and SAMPLE_M are read at run
  * time (no #if on them, no array of their size). Flags are literal 0 or 1 in both. A file undefines
  * its own parameters (KERNEL, DM_M, ...) at its end, as several instances share a unit.
  *
@@ -169,7 +171,8 @@ typedef void cuda_matmul_fn(void *y, const bf16 *x, const bf16 *w, const float *
 /* h[m][F] = silu(gate) up. Macros SWIGLU_M, SWIGLU_F. */
 typedef void cuda_swiglu_fn(bf16 *h, const bf16 *gate_up, const struct cuda_call *call);
 /* loss[m] = -log softmax(logits)[target], 0 where target < 0; where dlogits is not NULL,
- * dlogits[m][V] = (softmax - onehot) grad_scale, 0 in rows without a target. Macros LOSS_M, LOSS_V.
+ * dlogits[m][V] = (softmax - onehot) grad_scale, 0 in rows without a target and in padding. Macros
+ * LOSS_M, LOSS_V, LOSS_TOKENS.
  * train NULL where dlogits is. */
 typedef void cuda_loss_fn(float *loss, bf16 *dlogits, const float *logits, const int *target,
                           const struct cuda_train *train);

@@ -6,7 +6,7 @@
 #include "archrt_cuda.h"
 #include "sample.h"
 
-static u32 run_m, run_v;
+static u32 run_m, run_v, run_tokens;
 #define CONTEXT 40
 #define CUDA_ARCH 90
 #define CUDA_SMS 2
@@ -18,11 +18,13 @@ static u32 run_m, run_v;
 #define KERNEL sample
 #define SAMPLE_M run_m
 #define SAMPLE_V run_v
+#define SAMPLE_TOKENS run_tokens
 #include "sample.cu"
 
 #define KERNEL sample_5000
 #define SAMPLE_M 2
 #define SAMPLE_V 5000
+#define SAMPLE_TOKENS 4997
 #include "sample.cu"
 
 struct candidate {
@@ -96,7 +98,7 @@ HOST_CODE static int right(const float *logits, const struct cuda_sampling *o, u
                            i32 token, struct candidate *c)
 {
     u32 n = 0, ends[2];
-    for (u32 i = 0; i < run_v; i++)
+    for (u32 i = 0; i < run_tokens; i++)
         if (logits[i] > -INFINITY && (!o->tokens || i < (u32)o->tokens)) {
             const struct candidate one = {logits[i], i, 0};
             c[n++] = one;
@@ -127,7 +129,7 @@ HOST_CODE static i32 by_host(const float *logits, const struct cuda_sampling *o,
     struct sampler *s = sampler_new(&same, (int)run_v);
     float *named = malloc(run_v * sizeof(*named));
     for (u32 i = 0; i < run_v; i++)
-        named[i] = o->tokens && i >= (u32)o->tokens ? -INFINITY : logits[i];
+        named[i] = i >= run_tokens || (o->tokens && i >= (u32)o->tokens) ? -INFINITY : logits[i];
     const i32 token = sampler_next(s, named, (int)position);
     free(named);
     sampler_free(s);
@@ -236,18 +238,20 @@ enum { OPTIONS = sizeof(options) / sizeof(options[0]) };
 
 enum shape { NORMAL, FLAT, EQUAL, STEEP, INFINITE, NAMELESS, SHAPES };
 
-HOST_CODE static void fill(float *logits, u32 n, enum shape shape)
+/* Padding is more likely than any token. */
+HOST_CODE static void fill(float *logits, enum shape shape)
 {
-    for (u32 i = 0; i < n; i++) {
+    for (u32 i = 0; i < run_m * run_v; i++) {
         const float x = test_random();
-        logits[i] = shape == NORMAL     ? x * 3
-                    : shape == FLAT     ? x * 0.05f
-                    : shape == EQUAL    ? (i & 1 ? 0.0f : -0.0f)
-                    : shape == STEEP    ? x * 40
-                    : shape == NAMELESS ? (i % 3 ? -INFINITY : NAN)
-                    : i % 7 == 3        ? INFINITY
-                    : i % 7             ? x
-                                        : (i & 8 ? NAN : -INFINITY);
+        logits[i] = i % run_v >= run_tokens ? 500
+                    : shape == NORMAL       ? x * 3
+                    : shape == FLAT         ? x * 0.05f
+                    : shape == EQUAL        ? (i & 1 ? 0.0f : -0.0f)
+                    : shape == STEEP        ? x * 40
+                    : shape == NAMELESS     ? (i % 3 ? -INFINITY : NAN)
+                    : i % 7 == 3            ? INFINITY
+                    : i % 7                 ? x
+                                            : (i & 8 ? NAN : -INFINITY);
     }
 }
 
@@ -265,7 +269,8 @@ HOST_CODE int main(void)
                 if (shape != NORMAL && shape != EQUAL && size == 1)
                     continue;
                 emu_seed(shape * 100 + size * 10 + first);
-                fill(logits, run_m * run_v, shape);
+                run_tokens = run_v > 7 ? run_v - 3 : run_v;
+                fill(logits, shape);
                 struct cuda_sampling o[5] = {options[first], options[first + 1], options[first + 2],
                                              options[first + 3], options[0]};
                 snprintf(what, sizeof(what), "shape %u", shape);
@@ -273,7 +278,8 @@ HOST_CODE int main(void)
             }
     run_m = 2;
     run_v = 5000;
-    fill(logits, 2 * run_v, NORMAL);
+    run_tokens = 4997;
+    fill(logits, NORMAL);
     bad |= check((emu_kernel *)sample_5000, (emu_kernel *)sample_5000_2, logits, options + 4,
                  "constants");
     free(logits);

@@ -7,7 +7,7 @@
 #define CUDA_SMS 3
 #define CUDA_ARCH 90
 
-static int shape_m, shape_n;
+static int shape_m, shape_n, shape_tokens;
 
 #define KERNEL embed_any
 #define EMBED_M shape_m
@@ -39,10 +39,12 @@ static int shape_m, shape_n;
 #define KERNEL loss_any
 #define LOSS_M shape_m
 #define LOSS_V shape_n
+#define LOSS_TOKENS shape_tokens
 #include "loss.cu"
 #define KERNEL loss_set
 #define LOSS_M 5
-#define LOSS_V 4099
+#define LOSS_V 4104
+#define LOSS_TOKENS 4099
 #include "loss.cu"
 
 /* Half a unit in the last place of bf16, and what fp32 arithmetic adds to it. */
@@ -159,19 +161,24 @@ HOST_CODE static double log_sum(const float *x, int v)
     return top + log(sum);
 }
 
-/* gradient: with dlogits. scale: of the logits, so that some rows have one likely target. */
-HOST_CODE static int loss(emu_kernel *kernel, int m, int v, bool gradient, float spread)
+/* Rows of v logits, the last of which are padding, larger than all others. gradient: with dlogits.
+ * spread: of the logits, so that some rows have one likely target. */
+HOST_CODE static int loss(emu_kernel *kernel, int m, int v, int tokens, bool gradient, float spread)
 {
     char what[64];
     struct test_error losses = {0, 0, 0, 0}, gradients = losses;
     float *logits = test_floats("logits", (size_t)m * v, spread);
+    for (int i = 0; i < m; i++)
+        for (int j = tokens; j < v; j++)
+            logits[(size_t)i * v + j] = 200;
+    emu_mark(logits, sizeof(float) * (size_t)m * v);
     float *out = emu_alloc("loss", sizeof(float) * (size_t)m);
     bf16 *d = gradient ? emu_alloc("dlogits", sizeof(bf16) * (size_t)m * v) : NULL;
     int *target = emu_alloc("target", sizeof(int) * (size_t)m);
     const float scale = 1.0f / 64;
     struct cuda_train host = {.grad_scale = scale}, *train = NULL;
     for (int i = 0; i < m; i++) /* the row's ends, none, and some between */
-        target[i] = i == 0 ? 0 : i == 1 ? v - 1 : i == 2 ? -1 : i * 37 % v;
+        target[i] = i == 0 ? 0 : i == 1 ? tokens - 1 : i == 2 ? -1 : i * 37 % tokens;
     emu_mark(target, sizeof(int) * (size_t)m);
     if (gradient) {
         train = emu_alloc("train", sizeof(host));
@@ -181,16 +188,18 @@ HOST_CODE static int loss(emu_kernel *kernel, int m, int v, bool gradient, float
     EMU_RUN(&launch, out, d, logits, target, train);
     for (int i = 0; i < m; i++) {
         const float *x = logits + (size_t)i * v;
-        const double whole = log_sum(x, v);
+        const double whole = log_sum(x, tokens);
         test_compare(&losses, (size_t)i, out[i], target[i] < 0 ? 0 : whole - x[target[i]], 2e-6,
                      2e-6);
         for (int j = 0; gradient && j < v; j++) {
             const double p = exp(x[j] - whole) - (j == target[i]);
+            const bool none = target[i] < 0 || j >= tokens;
             test_compare(&gradients, (size_t)i * v + j, f32_from_bf16(d[(size_t)i * v + j]),
-                         target[i] < 0 ? 0 : p * scale, 3e-7 * scale, BF16_ERROR);
+                         none ? 0 : p * scale, none ? 1e-30 : 3e-7 * scale, BF16_ERROR);
         }
     }
-    snprintf(what, sizeof(what), "loss of %d rows of %d%s", m, v, gradient ? ", gradient" : "");
+    snprintf(what, sizeof(what), "loss of %d rows of %d%s", m, tokens,
+             gradient ? ", gradient" : "");
     int bad = test_verdict(&losses, what) | test_verdict(&gradients, what);
     emu_free_all();
     return bad;
@@ -216,14 +225,16 @@ HOST_CODE int main(void)
     bad |= swiglu_backward((emu_kernel *)swiglu_backward_set, 7, 864, true);
     for (size_t i = 0; i < sizeof(vocabularies) / sizeof(vocabularies[0]); i++) {
         shape_m = 5;
-        shape_n = vocabularies[i];
+        shape_tokens = vocabularies[i];
+        shape_n = i % 3 ? (shape_tokens + 7) / 8 * 8 : shape_tokens;
         emu_seed((u32)i);
-        bad |= loss((emu_kernel *)loss_any, shape_m, shape_n, true, 4);
-        bad |= loss((emu_kernel *)loss_any, shape_m, shape_n, false, 30);
+        bad |= loss((emu_kernel *)loss_any, shape_m, shape_n, shape_tokens, true, 4);
+        bad |= loss((emu_kernel *)loss_any, shape_m, shape_n, shape_tokens, false, 30);
     }
     shape_m = 2; /* more than shared memory holds */
-    shape_n = 70001;
-    bad |= loss((emu_kernel *)loss_any, shape_m, shape_n, true, 4);
-    bad |= loss((emu_kernel *)loss_set, 5, 4099, true, 20);
+    shape_tokens = 70001;
+    shape_n = 70008;
+    bad |= loss((emu_kernel *)loss_any, shape_m, shape_n, shape_tokens, true, 4);
+    bad |= loss((emu_kernel *)loss_set, 5, 4104, 4099, true, 20);
     return bad;
 }

@@ -18,7 +18,7 @@ serve {
 }
 model tiny {
     family   = llama
-    vocab    = 256
+    vocab    = 257
     tied     = yes
     context  = 64
     layers   = 2
@@ -55,9 +55,13 @@ fi
 expect out 'unknown target sm_75; the targets are host'
 "$archc" tiny.arch --target sm_80 --device-cc /no/such/cc >out 2>&1 && fail "no compiler" || [ $? = 4 ]
 expect out 'install clang-19'
-sed 's/d_ff     = 128/d_ff     = 100/' tiny.arch >odd.arch
-"$archc" odd.arch --target sm_80 --emit=plan >out 2>&1 && fail "d_ff 100 is taken" || [ $? = 1 ]
-expect out '96 and 104 are the nearest'
+expect one '#define VOCAB 264 '
+expect one '#define TOKENS 257 '
+for odd in 'd_ff     = 128/d_ff     = 100/96 and 104' 'd_model  = 48/d_model  = 44/40 and 48'; do
+    sed "s/${odd%/*}/" tiny.arch >odd.arch
+    "$archc" odd.arch --target sm_80 --emit=plan >out 2>&1 && fail "$odd is taken" || [ $? = 1 ]
+    expect out "${odd##*/} are the nearest"
+done
 
 # The program: two architectures, the host's kernels, and one line where there is no driver.
 "$archc" tiny.arch --target sm_80,sm_90 --threads 2 -o tiny

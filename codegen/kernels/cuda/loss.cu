@@ -1,9 +1,10 @@
-/* loss.cu - cross-entropy of rows of V logits: loss[m] = log sum e^x - x[target], 0 where there is
+/* loss.cu - cross-entropy of rows of logits: loss[m] = log sum e^x - x[target], 0 where there is
  * no target (target < 0); where dlogits is given, dlogits[m] = (softmax - onehot) grad_scale, 0
  * in rows without a target.
  *
  * KERNEL   the function's name
  * LOSS_M   rows, LOSS_V columns: any number, so that rows may start at any element
+ * LOSS_TOKENS  of them; the columns behind are padding: not counted, their gradient is 0
  *
  * Floor: 6 M V bytes, 4 of them read. A block a row. The first sweep keeps, for each thread, the
  * largest logit so far and the sum of e^(x - largest); the second makes the gradient. As much of
@@ -28,7 +29,7 @@ struct loss_row {
 DEVICE struct loss_row CONCAT(KERNEL, _place)(const float *logits, u32 row)
 {
     const u64 start = (u64)row * (u32)(LOSS_V);
-    const u32 v = (u32)(LOSS_V), before = (u32)(0 - start) % 4;
+    const u32 v = (u32)(LOSS_TOKENS), before = (u32)(0 - start) % 4;
     struct loss_row r;
     r.x = logits + start;
     r.before = before < v ? before : v;
@@ -125,6 +126,13 @@ DEVICE void CONCAT(KERNEL, _vectors)(bf16 *d, const f32x4 *from, u32 begin, u32 
     }
 }
 
+/* Padding has no gradient. */
+DEVICE void CONCAT(KERNEL, _pad)(bf16 *d)
+{
+    for (u32 i = (u32)(LOSS_TOKENS) + threadIdx.x; i < (u32)(LOSS_V); i += LOSS_THREADS)
+        d[i] = 0;
+}
+
 DEVICE void CONCAT(KERNEL, _gradient)(bf16 *d, struct loss_row r, const f32x4 *held, float top,
                                       float factor)
 {
@@ -136,6 +144,7 @@ DEVICE void CONCAT(KERNEL, _gradient)(bf16 *d, struct loss_row r, const f32x4 *h
         const u32 at = CONCAT(KERNEL, _other)(r, threadIdx.x);
         d[at] = bf16_from_f32(CONCAT(KERNEL, _exp)(r.x[at], top) * factor);
     }
+    CONCAT(KERNEL, _pad)(d);
 }
 
 DEVICE void CONCAT(KERNEL, _clear)(bf16 *d, struct loss_row r)
@@ -145,6 +154,7 @@ DEVICE void CONCAT(KERNEL, _clear)(bf16 *d, struct loss_row r)
         four_store_bf16(d + r.before + v * 4, zero);
     if (threadIdx.x < r.others)
         d[CONCAT(KERNEL, _other)(r, threadIdx.x)] = 0;
+    CONCAT(KERNEL, _pad)(d);
 }
 
 KERNEL_ENTRY(LOSS_THREADS, 2)
@@ -181,3 +191,4 @@ KERNEL(float *loss, bf16 *dlogits, const float *RESTRICT logits, const int *REST
 #undef KERNEL
 #undef LOSS_M
 #undef LOSS_V
+#undef LOSS_TOKENS

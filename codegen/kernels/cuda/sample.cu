@@ -2,7 +2,7 @@
  *
  * KERNEL      the entry points' name: KERNEL, KERNEL_2
  * SAMPLE_M    most rows
- * SAMPLE_V    V
+ * SAMPLE_V    V, columns of logits; those from SAMPLE_TOKENS on are padding
  * CONTEXT
  *
  * What is kept of a row by top-k, top-p and min-p is always a beginning of its ranking: larger
@@ -432,7 +432,7 @@ KERNEL(int *next, int *length, int *output, const float *logits, const struct cu
         return;
     const float temperature = sampling[slot[head_row[i]]].temperature;
     const u32 tokens = (u32)sampling[slot[head_row[i]]].tokens;
-    const u32 named = tokens && tokens < v ? tokens : v;
+    const u32 named = tokens ? LESSER(tokens, (u32)(SAMPLE_TOKENS)) : (u32)(SAMPLE_TOKENS);
     UNROLL
     for (u32 j = 0; j < SAMPLE_EACH; j++) {
         const u32 id = chunk * SAMPLE_CHUNK + j * SAMPLE_THREADS + t;
@@ -497,3 +497,4 @@ CONCAT(KERNEL, _2)
 #undef KERNEL
 #undef SAMPLE_M
 #undef SAMPLE_V
+#undef SAMPLE_TOKENS
