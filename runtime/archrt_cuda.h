@@ -16,7 +16,8 @@
  * (bias without BIAS) is NULL. Outputs never alias inputs unless said.
  *
  * Rows. A call has `rows` rows in use, the first of at most m; kernels leave the others' outputs
- * alone (and may read their inputs, which are finite). Row i belongs to slot[i], holds its token at
+ * alone (and may read their inputs, which no row in use depends on). Products that a library does
+ * write them too, and may leave NaN there. Row i belongs to slot[i], holds its token at
  * position[i] and sees the slot's keys 0..position[i]. slot -1: an idle row of decode, nothing of
  * which is read or written, but y, h, q rows may be.
  *

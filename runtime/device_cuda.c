@@ -317,6 +317,11 @@ static double elapsed(struct device *base)
     return milliseconds * 1e-3;
 }
 
+static void *device_stream(struct device *base)
+{
+    return of(base)->stream;
+}
+
 /* ---- opening ---- */
 
 static void device_close(struct device *base)
@@ -360,6 +365,7 @@ static const struct device_api cuda_api = {
     .drop_graph = drop_graph,
     .mark = mark,
     .elapsed = elapsed,
+    .stream = device_stream,
     .close = device_close,
 };
 

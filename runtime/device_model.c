@@ -431,11 +431,13 @@ bool device_use(struct device *device, struct failure *f)
     return true;
 }
 
-bool device_choose(const char *wanted, struct failure *f)
+bool device_choose(const char *wanted, const char *products, struct failure *f)
 {
     bool host = wanted && strcmp(wanted, "host") == 0, cuda = wanted && strcmp(wanted, "cuda") == 0;
     if (wanted && !host && !cuda)
         return failed(f, STATUS_USAGE, "--device is host or cuda, not %s", wanted);
+    if (!products_choose(NULL, products, f))
+        return false;
     if (host)
         return true;
     if (!archrt_model.cuda)
@@ -444,7 +446,7 @@ bool device_choose(const char *wanted, struct failure *f)
                                "the architecture that your card has");
     struct device *device = cuda_device_open(gpu.says, sizeof gpu.says);
     if (device && device_use(device, f))
-        return true;
+        return products_choose(device, products, f);
     if (device)
         device->api->close(device);
     if (cuda)

@@ -43,6 +43,8 @@ static bool alloc_slabs(struct session *s, struct failure *f)
     for (int i = 1; i < SLAB_COUNT; i++)
         s->bytes[i] = s->training ? c->train_bytes[i] : c->infer_bytes[i];
     s->bytes[SLAB_SCRATCH] = scratch_bytes(s);
+    if (s->bytes[SLAB_SCRATCH] < products_workspace(s))
+        s->bytes[SLAB_SCRATCH] = products_workspace(s);
     s->bytes[SLAB_CACHE] = c->page_bytes * (size_t)c->layers * (size_t)s->pool_pages;
     size_t all = 0;
     for (int i = 1; i < SLAB_COUNT; i++)
@@ -112,10 +114,22 @@ bool session_open(struct session *s, struct device *device, const struct archrt_
                       device->name, device->sm, device->sm);
     s->modules = need(calloc((size_t)cuda->n_units, sizeof *s->modules));
     s->functions = need(calloc((size_t)cuda->n_kernels, sizeof *s->functions));
-    if (alloc_slabs(s, f) && load_images(s, f) && find_functions(s, f) && session_make_maps(s, f))
+    if (products_open(s, f) && alloc_slabs(s, f) && load_images(s, f) && find_functions(s, f) &&
+        session_make_maps(s, f) && products_prepare_all(s, f))
         return true;
     session_close(s);
     return false;
+}
+
+void session_forget(struct session *s)
+{
+    struct device *d = s->device;
+    void **graphs = &s->graphs[0][0][0];
+    d->api->wait(d);
+    for (size_t i = 0; i < sizeof s->graphs / sizeof *graphs; i++)
+        if (graphs[i])
+            d->api->drop_graph(d, graphs[i]);
+    memset(s->graphs, 0, sizeof s->graphs);
 }
 
 void session_close(struct session *s)
@@ -123,11 +137,8 @@ void session_close(struct session *s)
     struct device *d = s->device;
     if (!d)
         return;
-    d->api->wait(d);
-    for (int phase = 0; phase < ARCHRT_PHASES; phase++)
-        for (int when = 0; when < DEVICE_WHENS; when++)
-            if (s->graphs[phase][when])
-                d->api->drop_graph(d, s->graphs[phase][when]);
+    session_forget(s);
+    products_close(s);
     for (int u = 0; s->modules && u < s->cuda->n_units; u++)
         if (s->modules[u])
             d->api->unload(d, s->modules[u]);
@@ -159,6 +170,9 @@ bool session_step(struct session *s, const struct archrt_step *step, int layer, 
         pointers[i] = session_operand(s, &step->operands[i], layer, chunk);
         args[i] = &pointers[i];
     }
+    const struct blas_product *product = products_library(s, step);
+    if (product)
+        return products_run(s, product, pointers) || refused(s, f, k->name);
     const struct cuda_maps *maps = &s->target->launches[step->kernel].maps;
     for (int i = 0; i < maps->n; i++) {
         void **pointer = &pointers[maps->list[i].operand];
@@ -199,7 +213,8 @@ static bool launch(struct session *s, const struct archrt_step *step, int layer,
                    struct failure *f)
 {
     bool early = s->launched;
-    s->launched = true;
+    /* The last node of a library's call need not be a kernel. */
+    s->launched = !products_library(s, step);
     return session_step(s, step, layer, chunk, early, f);
 }
 
@@ -212,8 +227,10 @@ bool session_launch(struct session *s, enum archrt_phase_id id, unsigned when, s
 bool session_run(struct session *s, enum archrt_phase_id id, unsigned when, struct failure *f)
 {
     struct device *d = s->device;
-    void **graph = &s->graphs[id][when];
+    void **graph = &s->graphs[id][when][products_row_step(s, id)];
     if (!*graph) {
+        if (!products_prepare(s, id, f))
+            return false;
         if (!d->api->begin_graph(d))
             return refused(s, f, "record a graph");
         bool launched = session_launch(s, id, when, f);
@@ -228,6 +245,8 @@ bool session_run(struct session *s, enum archrt_phase_id id, unsigned when, stru
 bool session_put(struct session *s, enum archrt_slab slab, size_t at, const void *from,
                  size_t bytes, struct failure *f)
 {
+    if (slab == SLAB_CALL)
+        products_rows(s, ((const struct cuda_call *)from)->rows);
     return s->device->api->to_device(s->device, (char *)s->slabs[slab] + at, from, bytes) ||
            refused(s, f, "copy to it");
 }

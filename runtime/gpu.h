@@ -14,6 +14,9 @@
 
 enum { DEVICE_PLACES = 4 };
 struct device;
+/* Whose matrix products: ours; the library's in training, where it loads (NOTES.md says why not for
+ * prompts); the library's; the library's where it loads. */
+enum products { PRODUCTS_OWN, PRODUCTS_AUTO, PRODUCTS_LIBRARY, PRODUCTS_IF_LOADED };
 struct device_api {
     bool (*alloc)(struct device *, size_t bytes,
                   void **out);                /* not initialised, 256-byte aligned */
@@ -49,6 +52,8 @@ struct device_api {
     /* Seconds of the device's own clock between two marks in the queue, after a wait. */
     bool (*mark)(struct device *, int which); /* 0 or 1 */
     double (*elapsed)(struct device *);
+    /* The queue, as libraries take it; NULL where none can work. */
+    void *(*stream)(struct device *);
     void (*close)(struct device *);
 };
 struct device {
@@ -56,6 +61,7 @@ struct device {
     char name[96], driver[48], why[320];
     int sm, processors; /* 90; multiprocessors */
     size_t memory, free_memory;
+    enum products products; /* of the sessions that are opened from now on */
 };
 
 /* The first device of the CUDA driver, which is loaded here; NULL: `why` (one line) says what is
@@ -65,11 +71,15 @@ struct device *cuda_device_open(char *why, size_t room);
 /* ---- device_run.c: slabs, images and phases -----------------------------------------------------
  */
 
-enum { DEVICE_WHENS = 4 }; /* bit 0: scored, bit 1: logits */
+enum {
+    DEVICE_WHENS = 4,    /* bit 0: scored, bit 1: logits */
+    DEVICE_ROW_STEPS = 8 /* device_products.c; the last is all rows */
+};
 struct session_map { /* number i: at i CUDA_MAP_BYTES of SLAB_MAPS */
     const struct cuda_map *shape;
     void *at;
 };
+struct session_products;
 struct session {
     struct device *device;
     const struct archrt_cuda *cuda;
@@ -78,12 +88,13 @@ struct session {
     int pool_pages;
     void *slabs[SLAB_COUNT]; /* SLAB_VECTORS of training lies inside SLAB_PARAMS */
     size_t bytes[SLAB_COUNT];
-    void **modules;                            /* of each unit */
-    void *(*functions)[ARCHRT_MAX_PASSES];     /* of each kernel */
-    void *graphs[ARCHRT_PHASES][DEVICE_WHENS]; /* made at first use */
-    bool launched; /* something of this phase: what follows may start early */
+    void **modules;                        /* of each unit */
+    void *(*functions)[ARCHRT_MAX_PASSES]; /* of each kernel */
+    void *graphs[ARCHRT_PHASES][DEVICE_WHENS][DEVICE_ROW_STEPS]; /* made at first use */
+    bool launched; /* something of this phase that what follows need not wait for to start */
     struct session_map *maps;
     size_t n_maps, room_maps;
+    struct session_products *products;
 };
 
 /* The code of this program that the device can run, the best of it; NULL: none. */
@@ -117,6 +128,9 @@ bool session_each_step(struct session *s, enum archrt_phase_id phase, unsigned w
 void *session_operand(const struct session *s, const struct archrt_operand *o, int layer,
                       int chunk);
 
+/* Drops the graphs, to be recorded anew. */
+void session_forget(struct session *s);
+
 /* ---- device_maps.c ------------------------------------------------------------------------------
  *
  * A step's operand lies elsewhere in each layer and chunk, and a tensor map holds an address: so
@@ -126,6 +140,61 @@ void *session_operand(const struct session *s, const struct archrt_operand *o, i
 bool session_make_maps(struct session *s, struct failure *f);
 /* The map, on the device, of the operand at `at`. */
 void *session_map_of(const struct session *s, const struct cuda_map *shape, const void *at);
+
+/* ---- device_blas.c: matrix products through cuBLASLt --------------------------------------------
+ *
+ * Loaded at run time; needed for nothing. Results repeat bit for bit, as those of our kernels. */
+
+struct device_blas;
+struct blas_product; /* a product of one shape: descriptors and the algorithm found for it */
+enum { BLAS_OPERANDS = 5, BLAS_BIAS = 3 };
+struct blas_shape {
+    enum archrt_cuda_kind kind;
+    int64_t rows, n, k;            /* `rows` of the kernel's m */
+    unsigned flags;                /* enum archrt_cuda_flag */
+    unsigned align[BLAS_OPERANDS]; /* bytes, of each operand of the kernel, whatever the call */
+    const void *bias;              /* any address as well aligned as the worst of them */
+};
+
+/* Seconds, the first time. NULL: `why` (one line) says what is missing. */
+struct device_blas *device_blas_open(const struct device *d, char *why, size_t room);
+void device_blas_close(struct device_blas *b); /* or NULL */
+const char *device_blas_name(const struct device_blas *b);
+size_t device_blas_workspace(const struct device_blas *b); /* bytes that products may want */
+/* The file that a session would load, without loading it: the usual places. */
+bool device_blas_find(char *out, size_t room);
+/* Has the library anything that does the same? */
+bool device_blas_can(const struct archrt_cuda_kernel *k);
+/* NULL: it refuses this shape. */
+struct blas_product *device_blas_plan(struct device_blas *b, const struct blas_shape *s);
+void device_blas_drop(struct blas_product *p); /* or NULL */
+/* Queues it, operands as the kernel's; legal while a graph is recorded, but not for the first call
+ * of a plan. workspace: device_blas_workspace() bytes, 256-byte aligned. */
+bool device_blas_run(struct device *d, const struct blas_product *p, void *const *operands,
+                     void *workspace);
+
+/* ---- device_products.c: which products of a session the library does ----------------------------
+ */
+
+/* `--products own|library|auto` for the sessions of a device (NULL: only checks the word). */
+bool products_choose(struct device *d, const char *word, struct failure *f);
+/* Before the slabs: loads the library where it is wanted. */
+bool products_open(struct session *s, struct failure *f);
+void products_close(struct session *s);
+size_t products_workspace(const struct session *s); /* bytes of SLAB_SCRATCH */
+/* Plans the products of a phase, or of all, that have no plan yet, and runs each once. */
+bool products_prepare(struct session *s, enum archrt_phase_id id, struct failure *f);
+bool products_prepare_all(struct session *s, struct failure *f);
+/* The library's product for a step; NULL: our own kernel does it. */
+const struct blas_product *products_library(const struct session *s,
+                                            const struct archrt_step *step);
+bool products_run(struct session *s, const struct blas_product *p, void *const *operands);
+/* How many rows the next prompts have, and which graph of a phase that makes. */
+void products_rows(struct session *s, int rows);
+int products_row_step(const struct session *s, enum archrt_phase_id id);
+const char *products_name(const struct session *s); /* "cuBLASLt 13.1.0"; NULL: our own kernels */
+/* For comparisons: our own kernels from now on, or the library again. */
+void products_compare(struct session *s, bool own);
 
 /* ---- device_model.c: the model on a device, behind the same interface --------------------------
  *
@@ -137,8 +206,9 @@ void *session_map_of(const struct session *s, const struct cuda_map *shape, cons
 extern const struct archrt_model *the_model; /* what commands work with; &archrt_model at first */
 
 /* `--device` of the command line: "cuda" (an error where there is none), "host", or NULL: CUDA
- * where the program has code for a device that is here. Sets the_model. */
-bool device_choose(const char *wanted, struct failure *f);
+ * where the program has code for a device that is here; `--products` likewise (NULL: auto). Sets
+ * the_model. */
+bool device_choose(const char *wanted, const char *products, struct failure *f);
 /* The same on a device that is open already; it is closed by device_leave. */
 bool device_use(struct device *device, struct failure *f);
 void device_leave(void);

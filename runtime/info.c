@@ -141,6 +141,24 @@ static void print_kernels(const struct archrt_model *m)
     }
 }
 
+/* Whether sessions would use the library; to look is not to load. */
+static void print_products(const struct archrt_cuda *c)
+{
+    char file[256];
+    int all = 0, by_library = 0;
+    for (int i = 0; i < c->n_kernels; i++) {
+        enum archrt_cuda_kind kind = c->kernels[i].kind;
+        all += kind == ARCHRT_CUDA_MATMUL || kind == ARCHRT_CUDA_MATMUL_DX ||
+               kind == ARCHRT_CUDA_MATMUL_DW;
+        by_library += device_blas_can(&c->kernels[i]);
+    }
+    if (device_blas_find(file, sizeof file))
+        printf("           products: %s, where it starts, can do %d of %d; see --products\n\n",
+               file, by_library, all);
+    else
+        printf("           products: own kernels (no libcublasLt.so in the usual places)\n\n");
+}
+
 static void print_cuda(const struct archrt_cuda *c)
 {
     char a[32], b[32], say[256];
@@ -156,10 +174,11 @@ static void print_cuda(const struct archrt_cuda *c)
     printf("; training %s, one sequence of %d tokens %s\n", show_bytes(a, train),
            c->slot_pages * KV_PAGE, show_bytes(b, infer));
     if (!d)
-        printf("           %s: it computes on the host\n\n", say);
+        printf("           %s: it computes on the host\n", say);
     else
-        printf("           here: %s, %s, %d processors, %s\n\n", d->name, d->driver, d->processors,
+        printf("           here: %s, %s, %d processors, %s\n", d->name, d->driver, d->processors,
                show_bytes(a, (double)d->memory));
+    print_products(c);
     if (d)
         d->api->close(d);
 }

@@ -32,9 +32,12 @@ static void usage(FILE *out)
     for (int i = 0; i < N_COMMANDS; i++)
         fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
     if (archrt_model.cuda)
-        fprintf(out,
-                "\n--device host|cuda behind a command: where it computes (cuda, where there is "
-                "one)\n");
+        fprintf(
+            out,
+            "\n--device host|cuda behind a command: where it computes (cuda, where there is "
+            "one)\n--products own|library|auto: matrix products of training and of prompts on the "
+            "device by\nthis program's kernels or by cuBLASLt (auto: those of training by "
+            "cuBLASLt, where it loads)\n");
     fprintf(out, "\n'%s COMMAND --help' lists a command's options.\n", program_name);
     fprintf(out, "Exit status: 0 done, 1 wrong input, 2 wrong command line, 4 the disk, the memory "
                  "or the\nlike failed, 130 interrupted with everything saved.\n");
@@ -63,17 +66,18 @@ static void on_illegal_instruction(int signal)
     _exit(STATUS_WORLD);
 }
 
-/* Takes --device and its value out of the words. False: the value is missing. */
-static bool take_device(int *argc, char **argv, const char **device)
+/* Takes `name` and its value out of the words. False: the value is missing. */
+static bool take_option(int *argc, char **argv, const char *name, const char **value)
 {
     int kept = 1;
+    size_t length = strlen(name);
     for (int i = 1; i < *argc; i++) {
-        if (strncmp(argv[i], "--device=", 9) == 0) {
-            *device = argv[i] + 9;
-        } else if (strcmp(argv[i], "--device") == 0) {
+        if (strncmp(argv[i], name, length) == 0 && argv[i][length] == '=') {
+            *value = argv[i] + length + 1;
+        } else if (strcmp(argv[i], name) == 0) {
             if (++i == *argc)
                 return false;
-            *device = argv[i];
+            *value = argv[i];
         } else {
             argv[kept++] = argv[i];
         }
@@ -93,17 +97,21 @@ static bool asks_for_help(int argc, char **argv)
 /* Runs the command on the device that was asked for, or that is there. */
 static int run_on_device(const struct command *c, int argc, char **argv)
 {
-    const char *device = NULL;
+    const char *device = NULL, *products = NULL;
     struct failure f;
-    if (!take_device(&argc, argv, &device)) {
+    if (!take_option(&argc, argv, "--device", &device)) {
         failed(&f, STATUS_USAGE, "--device wants host or cuda behind it");
         return failure_report(&f);
     }
+    if (!take_option(&argc, argv, "--products", &products)) {
+        failed(&f, STATUS_USAGE, "--products wants own, library or auto behind it");
+        return failure_report(&f);
+    }
     bool computes = c->computes && !asks_for_help(argc, argv);
-    if (computes && !device_choose(device, &f))
+    if (computes && !device_choose(device, products, &f))
         return failure_report(&f);
     bool bench = c->run == cmd_bench && device && strcmp(device, "cuda") == 0;
-    if (bench && !device_choose(device, &f))
+    if (bench && !device_choose(device, products, &f))
         return failure_report(&f);
     int status = bench ? cmd_device_bench(argc, argv) : c->run(argc, argv);
     if (device_failed(&f) && status != STATUS_USAGE)

@@ -6,7 +6,8 @@
 #                                      for a machine with nvcc and PyTorch and nothing else:
 #                                      tar xf FILE.tar && sh gpu/gpu.sh
 #
-# Verifies every phase against the plain reference, runs compute-sanitizer on small shapes, then
+# Verifies every phase against the plain reference, with our own products and with cuBLASLt's, runs
+# compute-sanitizer on small shapes, then
 # times kernels and phases, specialised and generic, beside cuBLAS and PyTorch in the same run.
 # Writes one file, results/DATE-CARD.json. Options by environment: ARCHC (the compiler), MODELS
 # (which examples), OUT (where the result goes). Exit status: 0 all verified, 1 something is wrong.
@@ -55,14 +56,27 @@ command -v clang >/dev/null || set -- "$@" --cc gcc
 echo "card $card (sm_$sm), commit $commit"
 status=0
 
+# verify PROGRAM: with our own products, and with the library's where there is one.
+verify()
+{
+    program=$1 choices=own bad=0
+    if "$program" info | grep -q 'products: .*libcublasLt.so'; then choices='own library'
+    else echo "$(basename "$program"): no cuBLASLt here: own products only"; fi
+    for products in $choices; do
+        log=$program.verify.$products
+        "$program" verify --device cuda --products $products >"$log" || { cat "$log"; bad=1; }
+        echo "$(tail -1 "$log") (products: $products)"
+    done
+    return $bad
+}
+
 # 1. Right before fast: small models of every kind with reference gradients, under the sanitizer too.
 a=$examples/model_a.arch b=$examples/model_b.arch
 [ -f "$a" ] || { a=$here/cuda/model_a.arch b=$here/cuda/model_b.arch; }
 for file in "$a" "$b"; do
     name=$(basename "$file" .arch)
     "$archc" "$file" "$@" -o "$work/$name"
-    "$work/$name" verify --device cuda >"$work/$name.verify" || { cat "$work/$name.verify"; status=1; }
-    tail -1 "$work/$name.verify"
+    verify "$work/$name" || status=1
     if command -v compute-sanitizer >/dev/null; then
         for tool in memcheck racecheck synccheck initcheck; do
             compute-sanitizer --tool $tool --error-exitcode 9 "$work/$name" generate --random \
@@ -77,8 +91,7 @@ done
 for model in ${MODELS:-llama_3_2_1b surefire_1b panda_1b qwen3_0_6b}; do
     file=$examples/$model.arch
     "$archc" "$file" "$@" -o "$work/$model"
-    "$work/$model" verify --device cuda >"$work/$model.verify" ||
-        { cat "$work/$model.verify"; status=1; continue; }
+    verify "$work/$model" || { status=1; continue; }
     "$work/$model" bench --device cuda --json >"$work/$model.special.json" || status=1
     if "$archc" "$file" "$@" --generic -o "$work/$model.generic"; then
         "$work/$model.generic" bench --device cuda --json >"$work/$model.generic.json" || status=1

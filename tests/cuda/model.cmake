@@ -39,7 +39,11 @@ function(cuda_model_test name seed)
     target_link_libraries(cuda_model_${name} PRIVATE cuda_model_${name}_program
         $<TARGET_OBJECTS:cuda_model_${name}_kernels>)
     add_test(NAME cuda.model_${name} COMMAND cuda_model_${name} ${seed} ${ARGN})
-    set_tests_properties(cuda.model_${name} PROPERTIES TIMEOUT 300)
+    add_test(NAME cuda.model_${name}_library COMMAND cuda_model_${name} ${seed} library ${ARGN})
+    add_dependencies(cuda_model_${name} cublaslt_standin)
+    set_tests_properties(cuda.model_${name} cuda.model_${name}_library PROPERTIES TIMEOUT 300)
+    set_tests_properties(cuda.model_${name}_library PROPERTIES
+        ENVIRONMENT LD_LIBRARY_PATH=${standin_dir})
 endfunction()
 
 cuda_model_test(a 1)
@@ -51,7 +55,9 @@ target_link_libraries(cuda_program_a PRIVATE cuda_model_a_program
     $<TARGET_OBJECTS:cuda_model_a_kernels>)
 add_test(NAME cuda.program COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/program.sh
     $<TARGET_FILE:cuda_program_a>)
-set_tests_properties(cuda.program PROPERTIES TIMEOUT 300)
+# Products of training by the stand-in for cuBLASLt, as by the library where it loads.
+set_tests_properties(cuda.program PROPERTIES TIMEOUT 300
+    ENVIRONMENT LD_LIBRARY_PATH=${standin_dir})
 
 # Registers and spills as ptxas says; without it, that all kernels compile to PTX.
 add_test(NAME cuda.ptxas COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/ptxas.sh $<TARGET_FILE:archc>

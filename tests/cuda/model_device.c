@@ -1,9 +1,12 @@
 /* model_device.c - the emulator behind struct device_api: what a program's run-time library does on
- * a GPU, it does here, graphs included. A graph is the list of launches between its two ends.
+ * a GPU, it does here, graphs included. A graph is the list of launches between its two ends, calls
+ * of the stand-in for cuBLASLt among them.
  *
  * The queue is emptied as late as a GPU could: when somebody waits. Until then pinned memory has
  * not been read, and what was to be fetched is not there. */
 #include "model_device.h"
+
+#include "blas/standin.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +16,8 @@ struct recorded {
     struct emu_launch launch;
     void *args[EMU_MAX_ARGS];
     int n;
+    bool (*work)(struct standin_stream *, const void *); /* or NULL: a launch */
+    void *what;
 };
 struct graph {
     struct recorded list[MAX_RECORDED];
@@ -42,7 +47,9 @@ struct queued {
 enum { MAX_PINNED = 16 };
 struct emulated {
     struct device device; /* first */
-    struct graph *open;   /* being recorded */
+    struct standin_stream stream;
+    struct graph *open;  /* being recorded */
+    bool behind_library; /* the last thing launched was a call of a library */
     double marks[2];
     struct queued *queue; /* those from `done` to `n` are to come */
     size_t n, done, room, places[DEVICE_PLACES];
@@ -127,6 +134,8 @@ static bool queue(struct device *d, struct queued q)
 
 static bool run(struct device *d, const struct recorded *r)
 {
+    if (r->work)
+        return r->work(&of(d)->stream, r->what) || refuse(d, emu_fault());
     emulated_launches++;
     emulated_early += r->launch.dependent;
     return emu_run(&r->launch, r->args, r->n) || refuse(d, emu_fault());
@@ -149,9 +158,12 @@ static void copy_now(void *to, const void *from, size_t bytes)
 
 static bool perform(struct device *d, struct queued *q)
 {
+    bool ok;
     switch (q->kind) {
     case QUEUED_LAUNCH:
-        return run(d, &q->launch);
+        ok = run(d, &q->launch);
+        free(q->launch.what);
+        return ok;
     case QUEUED_GRAPH:
         return run_graph(d, q->graph);
     case QUEUED_CLEAR:
@@ -268,9 +280,24 @@ static bool function(struct device *d, void *module, const char *name, unsigned 
     return refuse(d, "no such kernel");
 }
 
+/* Into the graph that is being recorded, or the queue. */
+static bool keep(struct device *d, const struct recorded *r)
+{
+    struct graph *g = of(d)->open;
+    of(d)->behind_library = r->work;
+    if (!g)
+        return queue(d, (struct queued){.kind = QUEUED_LAUNCH, .launch = *r});
+    if (g->n == MAX_RECORDED)
+        return refuse(d, "too long a graph");
+    g->list[g->n++] = *r;
+    return true;
+}
+
 static bool launch(struct device *d, void *at, const struct archrt_launch *l, void *const *args,
                    int n, bool early)
 {
+    if (early && of(d)->behind_library)
+        return refuse(d, "a launch may not be early behind a call of a library");
     const struct model_kernel *k = at;
     struct recorded r = {.launch = {.name = k->name,
                                     .kernel = k->kernel,
@@ -281,17 +308,27 @@ static bool launch(struct device *d, void *at, const struct archrt_launch *l, vo
                          .n = n};
     for (int i = 0; i < n; i++)
         r.args[i] = *(void *const *)args[i];
-    struct graph *g = of(d)->open;
-    if (!g)
-        return queue(d, (struct queued){.kind = QUEUED_LAUNCH, .launch = r});
-    if (g->n == MAX_RECORDED)
-        return refuse(d, "too long a graph");
-    g->list[g->n++] = r;
-    return true;
+    return keep(d, &r);
+}
+
+static bool library_call(struct standin_stream *s,
+                         bool (*work)(struct standin_stream *, const void *), const void *what,
+                         size_t bytes)
+{
+    struct emulated *e = (struct emulated *)(void *)((char *)s - offsetof(struct emulated, stream));
+    struct recorded r = {.work = work, .what = need(malloc(bytes))};
+    memcpy(r.what, what, bytes);
+    return keep(&e->device, &r);
+}
+
+static void *stream(struct device *d)
+{
+    return &of(d)->stream;
 }
 
 static bool begin_graph(struct device *d)
 {
+    of(d)->behind_library = false;
     of(d)->open = calloc(1, sizeof(struct graph));
     return of(d)->open || refuse(d, "no memory");
 }
@@ -308,10 +345,13 @@ static bool replay(struct device *d, void *at)
     return queue(d, (struct queued){.kind = QUEUED_GRAPH, .graph = at});
 }
 
-static void drop_graph(struct device *d, void *graph)
+static void drop_graph(struct device *d, void *at)
 {
+    struct graph *g = at;
     (void)d;
-    free(graph);
+    for (int i = 0; i < g->n; i++)
+        free(g->list[i].what);
+    free(g);
 }
 
 static bool mark(struct device *d, int which)
@@ -352,6 +392,7 @@ static const struct device_api api = {.alloc = alloc,
                                       .drop_graph = drop_graph,
                                       .mark = mark,
                                       .elapsed = elapsed,
+                                      .stream = stream,
                                       .close = close_device};
 
 struct device *emulated_device(void)
@@ -366,6 +407,7 @@ struct device *emulated_device(void)
                                 .processors = 132,
                                 .memory = 64 << 10,
                                 .free_memory = 64 << 10};
+    d->stream = (struct standin_stream){library_call, emu_read, emu_write};
     emu_catch(true);
     return &d->device;
 }

@@ -68,6 +68,16 @@ done
 ./tiny info >out
 expect out 'code for sm_80, sm_90a'
 expect out 'cuda_batch_attention'
+expect out 'products: '
+mkdir -p lib && : >lib/libcublasLt.so.13
+LD_LIBRARY_PATH=lib ./tiny info >out
+expect out 'products: lib/libcublasLt.so.13, where it starts'
+rm -r lib
+# The library takes seconds to load: neither to look nor on the host.
+for command in info --help 'generate --random --prompt abc --tokens 1 --device host'; do
+    LD_DEBUG=files ./tiny $command >out 2>&1
+    if grep -q 'calling init.*cublas' out; then fail "'$command' loads cuBLASLt"; fi
+done
 ./tiny generate --random --greedy --tokens 4 --prompt abc >text 2>notes
 ./tiny generate --random --greedy --tokens 4 --prompt abc --device host >text2 2>notes2
 [ ! -s notes2 ] || fail "a note for --device host"
@@ -76,9 +86,16 @@ if grep -q 'no CUDA driver\|finds no device' notes; then
     cmp text text2
     ./tiny verify --device cuda >out 2>&1 && fail "--device cuda without a GPU" || [ $? = 4 ]
     expect out '--device cuda: '
+    ./tiny generate --random --greedy --tokens 4 --prompt abc --products library >text2 2>notes2
+    cmp text text2 && cmp notes notes2
 else
-    ./tiny verify --device cuda
+    ./tiny verify --device cuda --products own
+    ./tiny verify --device cuda --products auto
 fi
+./tiny generate --random --tokens 1 --products mine >out 2>&1 && fail "--products mine" || [ $? = 2 ]
+expect out 'own, library or auto'
+./tiny --help >out
+expect out '--products own|library|auto'
 ./tiny generate --random --tokens 1 --device gpu >out 2>&1 && fail "--device gpu" || [ $? = 2 ]
 expect out 'host or cuda'
 "$archc" tiny.arch --threads 2 -o plain
