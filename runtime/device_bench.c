@@ -17,6 +17,7 @@ struct device_bench {
     struct session s;
     int rounds;
     double copy; /* bytes/s, read and written */
+    char products[48];
     json_t *kernels, *phases;
     struct failure *f;
 };
@@ -122,6 +123,23 @@ static json_t *number_or_null(double x)
     return isfinite(x) && x > 0 ? json_real(x) : json_null();
 }
 
+/* What the library did, done by our own kernels: into `row`, with how much faster the library is.
+ */
+static bool time_own(struct device_bench *b, bool (*call)(struct device_bench *, void *),
+                     void *what, int calls, double seconds, json_t *row)
+{
+    double own;
+    products_compare(&b->s, true);
+    bool ok = time_calls(b, call, what, calls, &own);
+    products_compare(&b->s, false);
+    if (!ok)
+        return false;
+    json_object_set_new(row, "library_seconds", number_or_null(seconds));
+    json_object_set_new(row, "own_seconds", number_or_null(own));
+    json_object_set_new(row, "library_speedup", number_or_null(own / seconds));
+    return true;
+}
+
 static bool bench_kernels(struct device_bench *b, enum archrt_phase_id id)
 {
     const struct archrt_phase *phase = &b->cuda->phases[id];
@@ -130,17 +148,20 @@ static bool bench_kernels(struct device_bench *b, enum archrt_phase_id id)
             const struct archrt_loop *loop = &phase->loops[l];
             struct one_step o = {&loop->steps[i], loop->turns, 0, loop->kind};
             const struct archrt_cuda_kernel *k = &b->cuda->kernels[o.step->kernel];
+            int calls = loop->turns > 4 ? loop->turns : 4;
+            bool library = products_library(&b->s, o.step);
             double seconds;
-            if (!time_calls(b, call_step, &o, loop->turns > 4 ? loop->turns : 4, &seconds))
+            if (!time_calls(b, call_step, &o, calls, &seconds))
                 return false;
-            json_array_append_new(b->kernels,
-                                  json_pack("{sssssIsIsIsisfsfsososo}", "name", k->name, "phase",
-                                            k->phase, "m", (json_int_t)k->m, "n", (json_int_t)k->n,
-                                            "k", (json_int_t)k->k, "calls", loop->turns, "flops",
-                                            k->flops, "bytes", k->bytes, "seconds",
-                                            number_or_null(seconds), "flops_per_second",
-                                            number_or_null(k->flops / seconds), "of_copy_bandwidth",
-                                            number_or_null(k->bytes / seconds / b->copy)));
+            json_t *row = json_pack(
+                "{sssssIsIsIsisfsfsososo}", "name", k->name, "phase", k->phase, "m",
+                (json_int_t)k->m, "n", (json_int_t)k->n, "k", (json_int_t)k->k, "calls",
+                loop->turns, "flops", k->flops, "bytes", k->bytes, "seconds",
+                number_or_null(seconds), "flops_per_second", number_or_null(k->flops / seconds),
+                "of_copy_bandwidth", number_or_null(k->bytes / seconds / b->copy));
+            json_array_append_new(b->kernels, row);
+            if (library && !time_own(b, call_step, &o, calls, seconds, row))
+                return false;
         }
     return true;
 }
@@ -174,6 +195,16 @@ static void price(const struct device_bench *b, const struct one_phase *o, doubl
     }
 }
 
+static bool uses_library(const struct device_bench *b, enum archrt_phase_id id)
+{
+    const struct archrt_phase *phase = &b->cuda->phases[id];
+    for (int l = 0; l < phase->n; l++)
+        for (int i = 0; i < phase->loops[l].n; i++)
+            if (products_library(&b->s, &phase->loops[l].steps[i]))
+                return true;
+    return false;
+}
+
 static bool bench_phase(struct device_bench *b, const char *name, struct one_phase o, int past,
                         double tokens, int calls)
 {
@@ -181,13 +212,13 @@ static bool bench_phase(struct device_bench *b, const char *name, struct one_pha
     if (!time_calls(b, call_phase, &o, calls, &seconds))
         return false;
     price(b, &o, &flops, &bytes);
-    json_array_append_new(b->phases,
-                          json_pack("{sssisfsosososo}", "phase", name, "past", past, "tokens",
-                                    tokens, "seconds", number_or_null(seconds), "tokens_per_second",
-                                    number_or_null(tokens / seconds), "flops_per_second",
-                                    number_or_null(flops / seconds), "of_copy_bandwidth",
-                                    number_or_null(bytes / seconds / b->copy)));
-    return true;
+    json_t *row =
+        json_pack("{sssisfsosososo}", "phase", name, "past", past, "tokens", tokens, "seconds",
+                  number_or_null(seconds), "tokens_per_second", number_or_null(tokens / seconds),
+                  "flops_per_second", number_or_null(flops / seconds), "of_copy_bandwidth",
+                  number_or_null(bytes / seconds / b->copy));
+    json_array_append_new(b->phases, row);
+    return !uses_library(b, o.id) || time_own(b, call_phase, &o, calls, seconds, row);
 }
 
 /* Every slot stands behind `past` tokens, in front of each round. */
@@ -243,6 +274,8 @@ static bool bench_inference(struct device_bench *b)
     const struct archrt_cuda *c = b->cuda;
     if (!session_open(&b->s, b->device, c, false, c->pool_pages, b->f))
         return false;
+    const char *library = products_name(&b->s);
+    snprintf(b->products, sizeof b->products, "%s", library ? library : "own kernels");
     bool ok = fill(b, SLAB_WEIGHTS, true, 0.05) && fill(b, SLAB_VECTORS, false, 1) &&
               fill(b, SLAB_ROPE, false, 1) && fill(b, SLAB_CACHE, true, 1) && fill_pages(b) &&
               bench_decode(b) && bench_prefill(b);
@@ -320,7 +353,12 @@ bool device_bench(struct device *device, int rounds, json_t **out, struct failur
     json_object_set_new(*out, "options", json_string(b.cuda->options));
     json_object_set_new(*out, "device", json_string(device->name));
     json_object_set_new(*out, "driver", json_string(device->driver));
+    enum products products = device->products;
+    if (products == PRODUCTS_AUTO) /* of prompts too, to compare */
+        device->products = PRODUCTS_IF_LOADED;
     bool ok = measure_copy(&b) && bench_inference(&b) && bench_training(&b);
+    device->products = products;
+    json_object_set_new(*out, "products", json_string(b.products));
     json_object_set_new(*out, "copy_bytes_per_second", json_real(b.copy));
     json_object_set_new(*out, "phases", b.phases);
     json_object_set_new(*out, "kernels", b.kernels);
@@ -332,26 +370,43 @@ static double real_of(json_t *row, const char *key)
     return json_number_value(json_object_get(row, key));
 }
 
+/* Behind a row: our own kernels' time and the library's speed-up, where it was the library's. */
+static void end_row(json_t *row)
+{
+    if (json_object_get(row, "own_seconds"))
+        printf(" %12.2f %8.2f", real_of(row, "own_seconds") * 1e6, real_of(row, "library_speedup"));
+    putchar('\n');
+}
+
 static void print_table(json_t *out)
 {
     size_t i;
     json_t *row;
-    printf("%s on %s (%s): copies %.2f TB/s\n\n%-10s %7s %12s %14s %10s %8s\n",
+    printf("%s on %s (%s): copies %.2f TB/s; products by %s\n\n"
+           "%-10s %7s %12s %14s %10s %8s %12s %8s\n",
            json_string_value(json_object_get(out, "model")),
            json_string_value(json_object_get(out, "device")),
            json_string_value(json_object_get(out, "driver")),
-           real_of(out, "copy_bytes_per_second") * 1e-12, "phase", "past", "us", "tokens/s",
-           "TFLOP/s", "% copy");
+           real_of(out, "copy_bytes_per_second") * 1e-12,
+           json_string_value(json_object_get(out, "products")), "phase", "past", "us", "tokens/s",
+           "TFLOP/s", "% copy", "own, us", "speed-up");
     json_array_foreach(json_object_get(out, "phases"), i, row)
-        printf("%-10s %7.0f %12.1f %14.1f %10.2f %8.1f\n",
+    {
+        printf("%-10s %7.0f %12.1f %14.1f %10.2f %8.1f",
                json_string_value(json_object_get(row, "phase")), real_of(row, "past"),
                real_of(row, "seconds") * 1e6, real_of(row, "tokens_per_second"),
                real_of(row, "flops_per_second") * 1e-12, real_of(row, "of_copy_bandwidth") * 100);
-    printf("\n%-34s %6s %12s %10s %8s\n", "kernel, alone", "calls", "us", "TFLOP/s", "% copy");
+        end_row(row);
+    }
+    printf("\n%-34s %6s %12s %10s %8s %12s %8s\n", "kernel, alone", "calls", "us", "TFLOP/s",
+           "% copy", "own, us", "speed-up");
     json_array_foreach(json_object_get(out, "kernels"), i, row)
-        printf("%-34s %6.0f %12.2f %10.2f %8.1f\n", json_string_value(json_object_get(row, "name")),
+    {
+        printf("%-34s %6.0f %12.2f %10.2f %8.1f", json_string_value(json_object_get(row, "name")),
                real_of(row, "calls"), real_of(row, "seconds") * 1e6,
                real_of(row, "flops_per_second") * 1e-12, real_of(row, "of_copy_bandwidth") * 100);
+        end_row(row);
+    }
 }
 
 int cmd_device_bench(int argc, char **argv)
@@ -366,7 +421,9 @@ int cmd_device_bench(int argc, char **argv)
         {NULL, NULL, OPTION_FLAG, NULL, NULL, 0, 0, NULL},
     };
     enum options_result result = options_read(
-        table, "Every kernel and every phase on the GPU, and what it copies. Run verify first.",
+        table,
+        "Every kernel and every phase on the GPU, and what it copies. Products by cuBLASLt "
+        "(--products)\nare timed by our own kernels too. Run verify first.",
         argc, argv, NULL, &f);
     if (result != OPTIONS_READ)
         return result == OPTIONS_HELP ? STATUS_OK : failure_report(&f);

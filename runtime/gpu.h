@@ -88,8 +88,8 @@ struct session {
     int pool_pages;
     void *slabs[SLAB_COUNT]; /* SLAB_VECTORS of training lies inside SLAB_PARAMS */
     size_t bytes[SLAB_COUNT];
-    void **modules;                        /* of each unit */
-    void *(*functions)[ARCHRT_MAX_PASSES]; /* of each kernel */
+    void **modules;                                              /* of each unit */
+    void *(*functions)[ARCHRT_MAX_PASSES];                       /* of each kernel */
     void *graphs[ARCHRT_PHASES][DEVICE_WHENS][DEVICE_ROW_STEPS]; /* made at first use */
     bool launched; /* something of this phase that what follows need not wait for to start */
     struct session_map *maps;

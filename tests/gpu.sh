@@ -94,7 +94,7 @@ for model in ${MODELS:-llama_3_2_1b surefire_1b panda_1b qwen3_0_6b}; do
     verify "$work/$model" || { status=1; continue; }
     "$work/$model" bench --device cuda --json >"$work/$model.special.json" || status=1
     if "$archc" "$file" "$@" --generic -o "$work/$model.generic"; then
-        "$work/$model.generic" bench --device cuda --json >"$work/$model.generic.json" || status=1
+        "$work/$model.generic" bench --device cuda --products own --json >"$work/$model.generic.json" || status=1
     fi
     "$archc" resolve "$file" --json >"$work/$model.arch.json"
     rm -f "$work/$model" "$work/$model.generic"

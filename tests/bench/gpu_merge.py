@@ -27,10 +27,13 @@ def show(model, entry):
         print(f"  {row['phase']:8} behind {row['past']:6}: {row['seconds'] * 1e6:10.1f} us"
               f"  {row['tokens_per_second'] or 0:10.0f} tokens/s"
               f"  {100 * (row['of_copy_bandwidth'] or 0):5.1f} % of copying")
-    print(f"  {'kernel':34} {'us':>9} {'generic':>9} {'vendor':>9}")
+    print(f"  {'kernel':34} {'us':>9} {'generic':>9} {'vendor':>9} {'own':>9}   (products by "
+          f"{special.get('products', 'own kernels')})")
     for row in special["kernels"]:
-        other = [generic.get(row["name"]), vendor.get(row["name"])]
-        cells = "".join(f" {x / row['seconds']:8.2f}x" if x else f" {'-':>9}" for x in other)
+        ours = row.get("own_seconds") or row["seconds"]  # the generic build has our kernels alone
+        other = [(generic.get(row["name"]), ours), (vendor.get(row["name"]), row["seconds"]),
+                 (row.get("own_seconds"), row["seconds"])]
+        cells = "".join(f" {x / y:8.2f}x" if x else f" {'-':>9}" for x, y in other)
         print(f"  {row['name']:34} {row['seconds'] * 1e6:9.2f}{cells}")
 
 

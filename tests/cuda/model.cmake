@@ -53,6 +53,7 @@ cuda_model_test(b 2 bench)
 add_executable(cuda_program_a model_program.c)
 target_link_libraries(cuda_program_a PRIVATE cuda_model_a_program
     $<TARGET_OBJECTS:cuda_model_a_kernels>)
+add_dependencies(cuda_program_a cublaslt_standin)
 add_test(NAME cuda.program COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/program.sh
     $<TARGET_FILE:cuda_program_a>)
 # Products of training by the stand-in for cuBLASLt, as by the library where it loads.

@@ -738,6 +738,17 @@ static void check_bench(struct device *device)
     for (size_t i = 0; i < json_array_size(phases); i++)
         CHECK(json_is_real(json_object_get(json_array_get(phases, i), "seconds")),
               "phase %zu took no time", i);
+    size_t compared = 0;
+    for (size_t i = 0; i < json_array_size(kernels); i++)
+        compared += json_is_real(json_object_get(json_array_get(kernels, i), "library_speedup"));
+    CHECK((compared > 0) == (standin != NULL), "%zu products timed both ways", compared);
+    for (size_t i = 0; i < json_array_size(phases); i++) {
+        json_t *row = json_array_get(phases, i);
+        const char *phase = json_string_value(json_object_get(row, "phase"));
+        bool products = strcmp(phase, "train") == 0 || strcmp(phase, "prefill") == 0;
+        CHECK(json_is_real(json_object_get(row, "own_seconds")) == (products && standin),
+              "phase %s is timed both ways, or is not", phase);
+    }
     json_decref(out);
 }
 
