@@ -11,14 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct planned {
+struct entry {
     int kernel;
     int64_t rows;
     struct blas_product *product; /* NULL: the library refused */
 };
 struct session_products {
     struct device_blas *blas;
-    struct planned *list;
+    struct entry *list;
     int n, room;
     bool own;     /* our own kernels for now, for comparison */
     int row_step; /* of the next prefill: as many eighths of its rows, less one */
@@ -99,7 +99,7 @@ static int64_t rows_of(const struct session *s, const struct archrt_step *step)
     return (k->m * (s->products->row_step + 1) + ALL_ROWS) / DEVICE_ROW_STEPS;
 }
 
-static const struct planned *planned(const struct session *s, const struct archrt_step *step)
+static const struct entry *find(const struct session *s, const struct archrt_step *step)
 {
     const struct session_products *p = s->products;
     int64_t rows = rows_of(s, step);
@@ -113,7 +113,7 @@ const struct blas_product *products_library(const struct session *s, const struc
 {
     if (s->products->own || !s->products->blas)
         return NULL;
-    const struct planned *found = planned(s, step);
+    const struct entry *found = find(s, step);
     return found ? found->product : NULL;
 }
 
@@ -140,7 +140,7 @@ static unsigned alignment(const struct session *s, int kernel, int i)
     return (unsigned)(bits & -bits);
 }
 
-static struct planned *plan(struct session *s, const struct archrt_step *step)
+static struct entry *plan(struct session *s, const struct archrt_step *step)
 {
     struct session_products *p = s->products;
     const struct archrt_cuda_kernel *k = &s->cuda->kernels[step->kernel];
@@ -154,7 +154,7 @@ static struct planned *plan(struct session *s, const struct archrt_step *step)
         p->room = p->room ? 2 * p->room : 32;
         p->list = need(realloc(p->list, (size_t)p->room * sizeof *p->list));
     }
-    p->list[p->n] = (struct planned){step->kernel, shape.rows, device_blas_plan(p->blas, &shape)};
+    p->list[p->n] = (struct entry){step->kernel, shape.rows, device_blas_plan(p->blas, &shape)};
     return &p->list[p->n++];
 }
 
@@ -168,7 +168,7 @@ bool products_prepare(struct session *s, enum archrt_phase_id id, struct failure
     for (int l = 0; products_name(s) && l < phase->n; l++)
         for (int i = 0; i < phase->loops[l].n; i++) {
             const struct archrt_step *step = &phase->loops[l].steps[i];
-            if (!device_blas_can(&s->cuda->kernels[step->kernel]) || planned(s, step))
+            if (!device_blas_can(&s->cuda->kernels[step->kernel]) || find(s, step))
                 continue;
             if (plan(s, step)->product && !session_step(s, step, 0, 0, false, f))
                 return false;
