@@ -312,13 +312,7 @@ static void predict(struct driver *d, double tokens_per_second[3])
 {
     struct device host;
     const char *why = NULL;
-    const struct plan *p = d->plan;
-    const struct op_list *l = p->lists;
-    struct workload train = {.batch = p->options.batch, .tokens = p->options.sequence};
-    struct workload prefill = {
-        .batch = 1, .tokens = p->options.chunk, .weights = p->options.weights};
-    struct workload decode = {
-        .batch = 1, .tokens = 1, .past = p->arch->context / 2, .weights = p->options.weights};
+    struct plan *p = d->plan;
     tokens_per_second[0] = tokens_per_second[1] = tokens_per_second[2] = 0;
     if (!device_host(d->arena, &host, &why)) {
         fprintf(stderr, "archc: note: nothing is predicted for this machine: %s\n", why);
@@ -326,12 +320,14 @@ static void predict(struct driver *d, double tokens_per_second[3])
     }
     if (host.threads != p->options.threads)
         return; /* measured with another team */
-    double step = cost_list(&host, &l[PHASE_TRAIN_FORWARD], &train) +
-                  cost_list(&host, &l[PHASE_TRAIN_BACKWARD], &train) +
-                  cost_list(&host, &l[PHASE_OPTIMISER], &train);
-    tokens_per_second[0] = train.batch * train.tokens / step;
-    tokens_per_second[1] = prefill.tokens / cost_list(&host, &l[PHASE_PREFILL], &prefill);
-    tokens_per_second[2] = 1 / cost_list(&host, &l[PHASE_DECODE], &decode);
+    double step = cost_list(&host, &p->lists[PHASE_TRAIN_FORWARD], p->loads) +
+                  cost_list(&host, &p->lists[PHASE_TRAIN_BACKWARD], p->loads) +
+                  cost_list(&host, &p->lists[PHASE_OPTIMISER], p->loads);
+    tokens_per_second[0] = (double)p->extents[EXTENT_ROWS] / step;
+    tokens_per_second[1] = p->loads[PHASE_PREFILL].tokens /
+                           cost_list(&host, &p->lists[PHASE_PREFILL], &p->loads[PHASE_PREFILL]);
+    tokens_per_second[2] =
+        1 / cost_list(&host, &p->lists[PHASE_DECODE], &p->loads[PHASE_DECODE]);
 }
 
 const char *default_compiler(void)

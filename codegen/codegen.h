@@ -178,6 +178,7 @@ struct kernel {
     bool out_f32, scratch;                                    /* of CUDA products; of any */
     int times;                                                /* calls in its phase */
     double flops, bytes;                                      /* of one call */
+    double floor, seconds;                                    /* of one call: plan_price */
 };
 
 enum loop { LOOP_NONE, LOOP_LAYERS, LOOP_LAYERS_REVERSED, LOOP_CHUNKS };
@@ -194,7 +195,8 @@ struct step {
     int n_operands;
     unsigned writes; /* bit i: operand i is written */
     enum partition partition;
-    bool barrier; /* all threads meet before it */
+    bool barrier;       /* all threads meet before it */
+    struct price price; /* of all its calls: plan_price */
 };
 
 enum schedule_id {
@@ -214,6 +216,9 @@ struct schedule {
     int n_steps;
     struct buffer buffers[BUFFER_COUNT];
     size_t work_floats;
+    /* plan_price. Of all steps but those of scored prompts; what a cached token adds, to decode. */
+    struct price price;
+    double seconds_a_token;
 };
 
 struct plan {
@@ -224,6 +229,8 @@ struct plan {
     struct op_list lists[PHASE_COUNT];
     struct op_list score; /* prefill with a head row for every token */
     struct op_list slots; /* decode of all slots; empty where there is one */
+    struct workload loads[PHASE_COUNT], score_load, slots_load; /* what they were built for */
+    const struct device *device; /* that it was priced on; NULL: it was not */
     struct schedule schedules[SCHEDULE_COUNT];
     struct kernel kernels[MAX_KERNELS];
     int n_kernels;
@@ -250,6 +257,17 @@ bool plan_build(struct arena *a, const struct arch *arch, const struct target *t
  * read, live buffers never overlapping. False: `why`. */
 bool plan_verify(const struct plan *p, const char **why);
 void plan_print(const struct plan *p, FILE *out); /* --emit=plan */
+
+/* ---- plan_price.c: what the steps of a plan take on a device -----------------------------------
+ */
+
+/* Prices every step, kernel and schedule. The sum over a schedule's steps is cost_list of its
+ * operations: what the search ranks by. */
+void plan_price(struct plan *p, const struct device *d);
+/* A micro-batch and an update: expected seconds, and the matrix units' part of the device's peak
+ * that the model's own products are in that time (MFU). */
+double plan_train_seconds(const struct plan *p);
+double plan_train_mfu(const struct plan *p);
 
 /* ---- layout.c: lifetimes and offsets of buffers, barriers between kernels ----------------------
  */
@@ -286,8 +304,6 @@ struct target {
     void (*set_extents)(struct plan *);
     void (*declare)(const struct plan *, enum schedule_id, struct schedule *);
     void (*bind)(struct binding *, enum kernel_kind); /* operands of a step, by its kernel */
-    enum kernel_kind sample; /* of logits that stay on the device, where it samples there */
-    bool samples;
     /* Why the target cannot do this architecture, and what would help; NULL: it can. */
     const char *(*refuses)(struct arena *, const struct arch *);
     void (*emit)(const struct plan *p, const struct model_spec *m, const char *source,

@@ -46,6 +46,27 @@ static struct build_options cuda_options(const struct build_options *host,
     return o;
 }
 
+/* What the CUDA side is priced on: the GPU that the spec serves or trains on, else the one that an
+ * architecture stands for. NULL: none is known. */
+static const struct device *priced_on(const struct driver *d, const struct model_spec *m)
+{
+    static const struct {
+        int sm;
+        const char *device;
+    } cards[] = {{80, "a100_40gb"}, {89, "rtx4090"}, {90, "h200"}};
+    const int named[] = {m->serve.device, m->train.device};
+    for (int i = 0; i < 2; i++)
+        if (named[i] >= 0 && !d->spec.devices[named[i]].is_host &&
+            !device_is_cpu(&d->spec.devices[named[i]]))
+            return &d->spec.devices[named[i]];
+    for (size_t i = 0; i < sizeof cards / sizeof cards[0]; i++)
+        for (int k = 0; k < d->spec.n_devices; k++)
+            if (cards[i].sm == d->cuda.list[0].sm &&
+                strcmp(d->spec.devices[k].name, cards[i].device) == 0)
+                return &d->spec.devices[k];
+    return NULL;
+}
+
 int driver_plan_cuda(struct driver *d, const struct build_options *host, const char *source)
 {
     const struct model_spec *m = d->resolution.model;
@@ -58,6 +79,9 @@ int driver_plan_cuda(struct driver *d, const struct build_options *host, const c
         fprintf(stderr, "archc: %s on a GPU: %s\n", m->name, why);
         return STATUS_SPEC;
     }
+    const struct device *device = priced_on(d, m);
+    if (device)
+        plan_price(d->cuda_plan, device);
     d->cuda_plan->target->emit(d->cuda_plan, m, source, &d->files);
     struct emitted *f = &d->files.files[d->files.n++];
     *f = (struct emitted){.name = "model_cuda.c", .compile = true, .cuda = true};

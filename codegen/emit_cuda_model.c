@@ -181,8 +181,7 @@ static void emit_comment(const struct emitter *e, const struct step *step)
     text_add(e->t, "    /* ");
     for (int i = 0; i < step->n_fused; i++)
         text_printf(e->t, "%s%s", i ? " + " : "", step->fused[i]->name);
-    text_printf(e->t, "%sm %s, n %s", step->n_fused ? ": " : "the next token: ", extent_names[k->m],
-                extent_names[k->n]);
+    text_printf(e->t, ": m %s, n %s", extent_names[k->m], extent_names[k->n]);
     if (k->k != EXTENT_NONE)
         text_printf(e->t, ", k %s", extent_names[k->k]);
     text_add(e->t, " */\n");
@@ -322,8 +321,10 @@ static void emit_kernel_row(const struct plan *p, const struct kernel *k, struct
     text_printf(t, "     .m = %s,\n     .n = %s,\n     .k = %s,\n", extent_names[k->m],
                 extent_names[k->n], third);
     emit_flags(k, t);
-    text_printf(t, "     .times = %d,\n     .flops = %.0f,\n     .bytes = %.0f},\n", k->times,
-                k->flops, k->bytes);
+    text_printf(t,
+                "     .times = %d,\n     .flops = %.0f,\n     .bytes = %.0f,\n"
+                "     .floor = %.4g,\n     .predicted = %.4g},\n",
+                k->times, k->flops, k->bytes, k->floor, k->seconds);
 }
 
 static void emit_kernels(const struct plan *p, struct text *t)
@@ -443,18 +444,24 @@ static void emit_table(const struct plan *p, struct text *t)
                 "    .options = \"%s, bf16, %lld slots\",\n"
                 "    .targets = targets,\n    .n_targets = sizeof targets / sizeof targets[0],\n"
                 "    .units = units,\n    .n_units = sizeof units / sizeof units[0],\n"
-                "    .kernels = kernels,\n    .n_kernels = sizeof kernels / sizeof kernels[0],\n"
-                "    .phases = {\n",
+                "    .kernels = kernels,\n    .n_kernels = sizeof kernels / sizeof kernels[0],\n",
                 p->options.generic ? "generic" : "specialised",
                 (long long)p->extents[EXTENT_SLOTS]);
+    if (p->device)
+        text_printf(t, "    .priced_on = \"%s\",\n    .priced_past = %.0f,\n", p->device->name,
+                    p->loads[PHASE_DECODE].past);
+    text_add(t, "    .phases = {\n");
     for (int id = 0; id < SCHEDULE_COUNT; id++) {
         char name[32];
         upper_name(name, schedule_names[id]);
+        const char *loops = schedule_names[id];
         if (s[id].n_steps)
             text_printf(t,
                         "        [ARCHRT_PHASE_%s] = {%s_loops, sizeof %s_loops / sizeof "
-                        "%s_loops[0]},\n",
-                        name, schedule_names[id], schedule_names[id], schedule_names[id]);
+                        "%s_loops[0],\n            .floor = %.6g, .predicted = %.6g, "
+                        ".predicted_a_token = %.6g},\n",
+                        name, loops, loops, loops, s[id].price.floor, s[id].price.seconds,
+                        s[id].seconds_a_token);
     }
     text_add(t, "    },\n");
     emit_sizes(p, t);

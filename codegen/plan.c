@@ -577,24 +577,6 @@ static void note_scratch(struct plan *p, const struct step *step)
             p->kernels[step->kernel].scratch = true;
 }
 
-/* Choosing tokens is no operation of the model, but a kernel where the logits stay on a device. */
-static bool schedule_sample(struct arena *a, struct plan *p, enum schedule_id id,
-                            enum condition when)
-{
-    struct schedule *s = &p->schedules[id];
-    if (!p->target->samples || s->n_steps == 0)
-        return true;
-    assert(s->n_steps < MAX_STEPS);
-    struct step *step = &s->steps[s->n_steps++];
-    step->when = when;
-    step->partition = PARTITION_OTHER;
-    step->kernel = intern_kernel(a, p, id, p->target->sample, step);
-    struct binding b = {p, id, s, step, SECTION_EXIT, false};
-    p->target->bind(&b, p->target->sample);
-    note_scratch(p, step);
-    return true;
-}
-
 /* Appends the steps of list's operations in `from`..`to` sections to schedule `id`. */
 static bool schedule_list(struct arena *a, struct plan *p, enum schedule_id id,
                           const struct op_list *list, enum section from, enum condition when_exit,
@@ -694,26 +676,39 @@ static void set_extents(struct plan *p)
         p->target->set_extents(p);
 }
 
-static void build_lists(struct plan *p)
+/* What each phase is asked to do. */
+static void set_loads(struct plan *p)
 {
     const struct build_options *o = &p->options;
-    enum dtype values = p->target->launches ? DTYPE_BF16 : DTYPE_F32;
+    bool gpu = p->target->launches;
+    enum dtype values = gpu ? DTYPE_BF16 : DTYPE_F32;
     struct workload train = {.batch = o->batch, .tokens = o->sequence, .values = values};
-    struct workload prefill = {
-        .batch = 1, .tokens = o->chunk, .weights = o->weights, .kv = values, .values = values};
-    struct workload decode = prefill;
-    decode.tokens = 1;
-    decode.past = p->arch->context / 2;
-    ops_build(p->arch, PHASE_TRAIN_FORWARD, &train, &p->lists[PHASE_TRAIN_FORWARD]);
-    ops_build(p->arch, PHASE_TRAIN_BACKWARD, &train, &p->lists[PHASE_TRAIN_BACKWARD]);
-    ops_build(p->arch, PHASE_OPTIMISER, &train, &p->lists[PHASE_OPTIMISER]);
-    ops_build(p->arch, PHASE_PREFILL, &prefill, &p->lists[PHASE_PREFILL]);
-    ops_build(p->arch, PHASE_DECODE, &decode, &p->lists[PHASE_DECODE]);
-    decode.batch = o->slots;
-    if (o->slots > 1)
-        ops_build(p->arch, PHASE_DECODE, &decode, &p->slots);
-    prefill.all_logits = true;
-    ops_build(p->arch, PHASE_PREFILL, &prefill, &p->score);
+    if (gpu)
+        train.weights = DTYPE_BF16;
+    for (int phase = PHASE_TRAIN_FORWARD; phase <= PHASE_OPTIMISER; phase++)
+        p->loads[phase] = train;
+    struct workload serve = {.batch = 1,
+                             .tokens = o->chunk,
+                             .weights = o->weights,
+                             .kv = values,
+                             .values = values,
+                             .samples = gpu};
+    p->loads[PHASE_PREFILL] = p->score_load = serve;
+    p->score_load.all_logits = true;
+    serve.tokens = 1;
+    serve.past = p->arch->context / 2;
+    p->loads[PHASE_DECODE] = p->slots_load = serve;
+    p->slots_load.batch = o->slots;
+}
+
+static void build_lists(struct plan *p)
+{
+    set_loads(p);
+    for (int phase = 0; phase < PHASE_COUNT; phase++)
+        ops_build(p->arch, (enum phase)phase, &p->loads[phase], &p->lists[phase]);
+    if (p->options.slots > 1)
+        ops_build(p->arch, PHASE_DECODE, &p->slots_load, &p->slots);
+    ops_build(p->arch, PHASE_PREFILL, &p->score_load, &p->score);
 }
 
 bool plan_build(struct arena *a, const struct arch *arch, const struct target *target,
@@ -737,12 +732,9 @@ bool plan_build(struct arena *a, const struct arch *arch, const struct target *t
                       why) &&
         schedule_list(a, out, SCHEDULE_PREFILL, &l[PHASE_PREFILL], SECTION_ENTRY, WHEN_LOGITS,
                       why) &&
-        schedule_sample(a, out, SCHEDULE_PREFILL, WHEN_LOGITS) &&
         schedule_list(a, out, SCHEDULE_PREFILL, &out->score, SECTION_EXIT, WHEN_SCORED, why) &&
         schedule_list(a, out, SCHEDULE_DECODE, &l[PHASE_DECODE], SECTION_ENTRY, WHEN_ALWAYS, why) &&
-        schedule_sample(a, out, SCHEDULE_DECODE, WHEN_ALWAYS) &&
         schedule_list(a, out, SCHEDULE_BATCH, &out->slots, SECTION_ENTRY, WHEN_ALWAYS, why) &&
-        schedule_sample(a, out, SCHEDULE_BATCH, WHEN_ALWAYS) &&
         schedule_list(a, out, SCHEDULE_UPDATE, &l[PHASE_OPTIMISER], SECTION_ENTRY, WHEN_ALWAYS,
                       why);
     if (!ok)

@@ -61,6 +61,14 @@ static void print_operands(const struct schedule *s, const struct step *step, FI
     }
 }
 
+/* "  29.0 us at least, 35.4 us" */
+static void print_price(const struct price *x, FILE *out)
+{
+    fprintf(out, "at least %.1f us, expected %.1f us", 1e6 * x->floor, 1e6 * x->seconds);
+    if (x->seconds > 0)
+        fprintf(out, " (%.0f %%)", 100 * x->floor / x->seconds);
+}
+
 static void print_step(const struct plan *p, const struct schedule *s, const struct step *step,
                        FILE *out)
 {
@@ -76,6 +84,10 @@ static void print_step(const struct plan *p, const struct schedule *s, const str
         fprintf(out, "%s%s", i ? "+" : " ", step->fused[i]->name);
     fprintf(out, " :");
     print_operands(s, step, out);
+    if (p->device) {
+        fprintf(out, "\n        ");
+        print_price(&step->price, out);
+    }
     fputc('\n', out);
 }
 
@@ -90,6 +102,35 @@ static void print_loop_head(const struct step *step, FILE *out)
     fprintf(out, "  %s%s\n", loops[step->loop], when[step->when]);
 }
 
+/* What a schedule takes in all, and what that is of: "decode: one token behind 4096". */
+static void print_total(const struct plan *p, enum schedule_id id, FILE *out)
+{
+    const struct schedule *s = &p->schedules[id];
+    fprintf(out, "  on %s ", p->device->name);
+    print_price(&s->price, out);
+    if (id == SCHEDULE_DECODE || id == SCHEDULE_BATCH)
+        fprintf(out, ", behind %.0f tokens; %.3f ns more for each", p->loads[PHASE_DECODE].past,
+                1e9 * s->seconds_a_token);
+    fputc('\n', out);
+}
+
+/* The phases side by side. */
+static void print_summary(const struct plan *p, FILE *out)
+{
+    const struct schedule *s = p->schedules;
+    double rows = (double)p->extents[EXTENT_ROWS];
+    fprintf(out, "expected on %s\n", p->device->name);
+    for (int id = 0; id < SCHEDULE_COUNT; id++) {
+        if (s[id].n_steps == 0)
+            continue;
+        fprintf(out, "  %-8s", schedule_names[id]);
+        print_price(&s[id].price, out);
+        fputc('\n', out);
+    }
+    fprintf(out, "  training %.0f tokens/s, %.1f %% of the matrix units' peak\n",
+            rows / plan_train_seconds(p), 100 * plan_train_mfu(p));
+}
+
 static void print_schedule(const struct plan *p, enum schedule_id id, FILE *out)
 {
     const struct schedule *s = &p->schedules[id];
@@ -102,6 +143,8 @@ static void print_schedule(const struct plan *p, enum schedule_id id, FILE *out)
             print_loop_head(step, out);
         print_step(p, s, step, out);
     }
+    if (p->device)
+        print_total(p, id, out);
     if (s->work_floats)
         fprintf(out, "  workspace %zu floats\n", s->work_floats);
     for (int b = 0; b < BUFFER_COUNT; b++)
@@ -130,6 +173,8 @@ void plan_print(const struct plan *p, FILE *out)
     }
     for (int id = 0; id < SCHEDULE_COUNT; id++)
         print_schedule(p, (enum schedule_id)id, out);
+    if (p->device)
+        print_summary(p, out);
 }
 
 /* ---- verifying ---- */

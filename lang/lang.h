@@ -348,6 +348,7 @@ enum op_kind {
     OP_SWIGLU,    /* h[m,n] = silu(gate) up                                                    */
     OP_ADD,       /* residual                                                                  */
     OP_LOSS,      /* softmax cross-entropy over n = V                                          */
+    OP_SAMPLE,    /* the next token of each of m rows from n = V logits                        */
     OP_EMBED_BW,
     OP_NORM_BW,
     OP_MATMUL_DX, /* dx[m,k] = dy[m,n] w[n,k]                                                  */
@@ -421,6 +422,7 @@ struct workload {
     double past;       /* cached tokens before it */
     enum dtype weights, kv, values;
     bool all_logits; /* prefill: a head row for every token (scoring) rather than the last */
+    bool samples;    /* logits stay on the device, where a kernel chooses from them */
 };
 
 enum { MAX_OPS = 48 };
@@ -432,6 +434,8 @@ struct op_list {
 /* Fixed cost, no allocation: about a microsecond. */
 void ops_build(const struct arch *a, enum phase phase, const struct workload *w,
                struct op_list *out);
+/* FLOPs of the model's own products, attention's among them: what MFU counts. */
+double ops_model_flops(const struct op_list *l);
 void ops_print(const struct op_list *l, FILE *out);
 
 #endif

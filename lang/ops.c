@@ -16,27 +16,17 @@ const char *const phase_names[PHASE_COUNT] = {
 };
 
 const char *const op_kind_names[OP_KIND_COUNT] = {
-    [OP_EMBED] = "embed",
-    [OP_NORM] = "norm",
-    [OP_MATMUL] = "matmul",
-    [OP_BIAS] = "bias",
-    [OP_HEAD_NORM] = "head_norm",
-    [OP_ROPE] = "rope",
-    [OP_KV_WRITE] = "kv_write",
-    [OP_ATTENTION] = "attention",
-    [OP_SWIGLU] = "swiglu",
-    [OP_ADD] = "add",
-    [OP_LOSS] = "loss",
-    [OP_EMBED_BW] = "embed_bw",
-    [OP_NORM_BW] = "norm_bw",
-    [OP_MATMUL_DX] = "matmul_dx",
-    [OP_MATMUL_DW] = "matmul_dw",
-    [OP_BIAS_BW] = "bias_bw",
-    [OP_HEAD_NORM_BW] = "head_norm_bw",
-    [OP_ROPE_BW] = "rope_bw",
-    [OP_ATTENTION_BW] = "attention_bw",
-    [OP_SWIGLU_BW] = "swiglu_bw",
-    [OP_GRAD_NORM] = "grad_norm",
+    [OP_EMBED] = "embed",         [OP_NORM] = "norm",
+    [OP_MATMUL] = "matmul",       [OP_BIAS] = "bias",
+    [OP_HEAD_NORM] = "head_norm", [OP_ROPE] = "rope",
+    [OP_KV_WRITE] = "kv_write",   [OP_ATTENTION] = "attention",
+    [OP_SWIGLU] = "swiglu",       [OP_ADD] = "add",
+    [OP_LOSS] = "loss",           [OP_SAMPLE] = "sample",
+    [OP_EMBED_BW] = "embed_bw",   [OP_NORM_BW] = "norm_bw",
+    [OP_MATMUL_DX] = "matmul_dx", [OP_MATMUL_DW] = "matmul_dw",
+    [OP_BIAS_BW] = "bias_bw",     [OP_HEAD_NORM_BW] = "head_norm_bw",
+    [OP_ROPE_BW] = "rope_bw",     [OP_ATTENTION_BW] = "attention_bw",
+    [OP_SWIGLU_BW] = "swiglu_bw", [OP_GRAD_NORM] = "grad_norm",
     [OP_ADAMW] = "adamw",
 };
 
@@ -62,6 +52,7 @@ struct builder {
     struct op_list *out;
     enum section section;
     double value, weight; /* bytes of one activation and of one weight */
+    double wide;          /* of the residual stream, its gradient and logits: fp32 */
 };
 
 static struct op *add(struct builder *b, enum op_kind kind, const char *name, int64_t m, int64_t n,
@@ -89,19 +80,37 @@ static struct op *wire(struct op *op, enum value in0, enum value in1, enum value
     return op;
 }
 
-/* FLOPs and activation elements of one call; all calls are counted. */
-static struct op *count(struct builder *b, struct op *op, double flops, double values)
+/* FLOPs and activation bytes of one call; all calls are counted. */
+static struct op *count_bytes(struct op *op, double flops, double bytes)
 {
     op->flops = flops * op->times;
-    op->value_bytes = values * b->value * op->times;
+    op->value_bytes = bytes * op->times;
     return op;
+}
+
+static struct op *count(struct builder *b, struct op *op, double flops, double values)
+{
+    return count_bytes(op, flops, values * b->value);
+}
+
+/* Bytes of an element of a value. */
+static double bytes_of(const struct builder *b, enum value v)
+{
+    return v == VALUE_X || v == VALUE_X1 || v == VALUE_LOGITS ? b->wide : b->value;
+}
+
+/* Bytes of a product's input and output, m rows each. */
+static double product_bytes(const struct builder *b, int64_t m, int64_t n, enum value y, int64_t k,
+                            enum value x)
+{
+    return (double)m * (n * bytes_of(b, y) + k * bytes_of(b, x));
 }
 
 static void matmul(struct builder *b, const char *name, int64_t m, int64_t n, int64_t k,
                    enum value in, enum value out, enum weight weight)
 {
     struct op *op = wire(add(b, OP_MATMUL, name, m, n, k), in, VALUE_NONE, out, weight);
-    count(b, op, 2.0 * m * n * k, (double)m * (n + k));
+    count_bytes(op, 2.0 * m * n * k, product_bytes(b, m, n, out, k, in));
     op->weight_bytes = (double)n * k * b->weight * op->times;
 }
 
@@ -115,13 +124,22 @@ static struct op *rowwise(struct builder *b, enum op_kind kind, const char *name
 static void norm(struct builder *b, const char *name, int64_t m, enum value in, enum value out,
                  enum weight weight)
 {
-    wire(rowwise(b, OP_NORM, name, m, b->a->d_model, 4, 2), in, VALUE_NONE, out, weight);
+    int64_t d = b->a->d_model;
+    struct op *op = wire(add(b, OP_NORM, name, m, d, 0), in, VALUE_NONE, out, weight);
+    count_bytes(op, 4.0 * m * d, (double)m * d * (bytes_of(b, in) + b->value));
 }
 
 /* Mean number of keys that a query sees: the cached ones and, causally, its own pass's. */
 static double mean_keys(const struct workload *w)
 {
     return w->past + (w->tokens + 1) / 2.0;
+}
+
+static void residual(struct builder *b, const char *name, int64_t m, enum value to, enum value from)
+{
+    int64_t d = b->a->d_model;
+    struct op *op = wire(add(b, OP_ADD, name, m, d, 0), to, from, to, WEIGHT_NONE);
+    count_bytes(op, (double)m * d, 3.0 * m * d * b->wide);
 }
 
 static void attention_block(struct builder *b, int64_t m, bool cached)
@@ -153,7 +171,7 @@ static void attention_block(struct builder *b, int64_t m, bool cached)
         op->kv_bytes =
             b->w->batch * (b->w->past + b->w->tokens) * 2 * dkv * dtype_bytes(b->w->kv) * op->times;
     matmul(b, "o", m, d, dq, VALUE_ATT, VALUE_X1, WEIGHT_O);
-    wire(rowwise(b, OP_ADD, "residual1", m, d, 1, 3), VALUE_X1, VALUE_X, VALUE_X1, WEIGHT_NONE);
+    residual(b, "residual1", m, VALUE_X1, VALUE_X);
 }
 
 static void mlp_block(struct builder *b, int64_t m)
@@ -165,7 +183,7 @@ static void mlp_block(struct builder *b, int64_t m)
     wire(rowwise(b, OP_SWIGLU, "swiglu", m, f, 8, 3), VALUE_GATE_UP, VALUE_NONE, VALUE_H,
          WEIGHT_NONE);
     matmul(b, "down", m, d, f, VALUE_H, VALUE_X, WEIGHT_DOWN);
-    wire(rowwise(b, OP_ADD, "residual2", m, d, 1, 3), VALUE_X, VALUE_X1, VALUE_X, WEIGHT_NONE);
+    residual(b, "residual2", m, VALUE_X, VALUE_X1);
 }
 
 static enum weight head_weight(const struct arch *a)
@@ -178,8 +196,9 @@ static void forward(struct builder *b, bool cached, bool loss)
     const struct arch *a = b->a;
     int64_t m = (int64_t)b->w->batch * b->w->tokens, d = a->d_model;
     b->section = SECTION_ENTRY;
-    struct op *op = rowwise(b, OP_EMBED, "embed", m, d, 0, 1);
-    wire(op, VALUE_TOKENS, VALUE_NONE, VALUE_X, WEIGHT_EMBED);
+    struct op *op =
+        wire(add(b, OP_EMBED, "embed", m, d, 0), VALUE_TOKENS, VALUE_NONE, VALUE_X, WEIGHT_EMBED);
+    count_bytes(op, 0, (double)m * d * b->wide);
     op->weight_bytes = (double)m * d * b->weight;
     b->section = SECTION_LAYER;
     attention_block(b, m, cached);
@@ -188,9 +207,15 @@ static void forward(struct builder *b, bool cached, bool loss)
     int64_t rows = loss || b->w->all_logits ? m : b->w->batch;
     norm(b, "normf", rows, VALUE_X, VALUE_NORMF, WEIGHT_NORMF);
     matmul(b, "head", rows, a->vocab, d, VALUE_NORMF, VALUE_LOGITS, head_weight(a));
-    if (loss || b->w->all_logits)
-        wire(rowwise(b, OP_LOSS, "loss", rows, a->vocab, 8, 2), VALUE_LOGITS, VALUE_TOKENS,
-             VALUE_LOGITS, WEIGHT_NONE);
+    if (loss || b->w->all_logits) {
+        op = wire(add(b, OP_LOSS, "loss", rows, a->vocab, 0), VALUE_LOGITS, VALUE_TOKENS,
+                  VALUE_LOGITS, WEIGHT_NONE);
+        count_bytes(op, 8.0 * rows * a->vocab, (double)rows * a->vocab * (b->wide + b->value));
+    } else if (b->w->samples) {
+        op = wire(add(b, OP_SAMPLE, "sample", rows, a->vocab, 0), VALUE_LOGITS, VALUE_NONE,
+                  VALUE_TOKENS, WEIGHT_NONE);
+        count_bytes(op, 2.0 * rows * a->vocab, (double)rows * a->vocab * b->wide);
+    }
 }
 
 /* Gradients of y = x w^T: `in` is the input's name, `out` the output's. */
@@ -198,6 +223,7 @@ static void matmul_gradients(struct builder *b, const char *dx, const char *dw, 
                              int64_t n, int64_t k, enum value in, enum value out,
                              enum weight weight)
 {
+    /* Gradients are read in the type of the operands of products, whatever they are kept in. */
     struct op *op = wire(add(b, OP_MATMUL_DX, dx, m, n, k), out, VALUE_NONE, in, weight);
     count(b, op, 2.0 * m * n * k, (double)m * (n + k));
     op->weight_bytes = (double)n * k * b->weight * op->times;
@@ -209,7 +235,12 @@ static void matmul_gradients(struct builder *b, const char *dx, const char *dw, 
 static void norm_gradient(struct builder *b, const char *name, int64_t m, enum value in,
                           enum value out, enum weight weight)
 {
-    wire(rowwise(b, OP_NORM_BW, name, m, b->a->d_model, 9, 4), out, in, in, weight);
+    int64_t d = b->a->d_model;
+    struct op *op = wire(add(b, OP_NORM_BW, name, m, d, 0), out, in, in, weight);
+    /* Its input and the stream's gradient, read and written; beside them, where the stream is wider
+     * than other values, a narrow copy for the products that follow. */
+    double narrow = b->wide > b->value ? 2 * b->value : b->value;
+    count_bytes(op, 9.0 * m * d, (double)m * d * (3 * b->wide + narrow));
 }
 
 static void layer_backward(struct builder *b, int64_t m)
@@ -252,8 +283,9 @@ static void backward(struct builder *b)
     b->section = SECTION_LAYER;
     layer_backward(b, m);
     b->section = SECTION_ENTRY;
-    struct op *op = rowwise(b, OP_EMBED_BW, "embed_bw", m, d, 1, 1);
+    struct op *op = add(b, OP_EMBED_BW, "embed_bw", m, d, 0);
     wire(op, VALUE_X, VALUE_TOKENS, VALUE_NONE, WEIGHT_EMBED);
+    count_bytes(op, (double)m * d, (double)m * d * b->wide);
     op->weight_bytes = 2.0 * m * d * 4;
 }
 
@@ -266,7 +298,8 @@ static void optimiser(struct builder *b)
     op->weight_bytes = 4.0 * n;
     op = add(b, OP_ADAMW, "adamw", 1, n, 0);
     op->flops = 14.0 * n;
-    op->weight_bytes = 32.0 * n; /* parameter, gradient and two moments, read and written */
+    /* Parameter, gradient and two moments, read and written; the copy that products read. */
+    op->weight_bytes = (32.0 + (b->wide > b->value ? b->value : 0)) * n;
 }
 
 void ops_build(const struct arch *a, enum phase phase, const struct workload *w,
@@ -274,6 +307,7 @@ void ops_build(const struct arch *a, enum phase phase, const struct workload *w,
 {
     struct builder b = {.a = a, .w = w, .out = out};
     b.value = dtype_bytes(w->values);
+    b.wide = dtype_bytes(DTYPE_F32);
     b.weight = dtype_bytes(w->weights);
     out->phase = phase;
     out->n = 0;
@@ -294,6 +328,24 @@ void ops_build(const struct arch *a, enum phase phase, const struct workload *w,
     case PHASE_COUNT:
         break;
     }
+}
+
+double ops_model_flops(const struct op_list *l)
+{
+    double sum = 0;
+    for (int i = 0; i < l->n; i++)
+        switch (l->ops[i].kind) {
+        case OP_MATMUL:
+        case OP_MATMUL_DX:
+        case OP_MATMUL_DW:
+        case OP_ATTENTION:
+        case OP_ATTENTION_BW:
+            sum += l->ops[i].flops;
+            break;
+        default:
+            break;
+        }
+    return sum;
 }
 
 void ops_print(const struct op_list *l, FILE *out)

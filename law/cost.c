@@ -1,56 +1,13 @@
 /* cost.c - what a list of operations takes on a device, and every metric that follows from it.
  *
  * An operation takes the longer of its arithmetic and its traffic, plus what it costs to start. How
- * far below the device's peak each kind of operation stays is one table, `prices`. */
+ * far below the device's limits each kind of operation stays is price.c's. */
 #include "law.h"
 
 #include <math.h>
 #include <string.h>
 
 /* ---- one operation --------------------------------------------------------------------------- */
-
-enum unit { UNIT_MATRIX, UNIT_ATTENTION, UNIT_VECTOR };
-
-enum {
-    TRAIN = 1 << PHASE_TRAIN_FORWARD | 1 << PHASE_TRAIN_BACKWARD | 1 << PHASE_OPTIMISER,
-    PREFILL = 1 << PHASE_PREFILL,
-    DECODE = 1 << PHASE_DECODE,
-    ALWAYS = TRAIN | PREFILL | DECODE
-};
-
-/* `rate` scales the efficiency of the unit that does the arithmetic. In the phases of `fused` the
- * operation is done by a neighbour's kernel: it starts nothing, its arithmetic hides behind the
- * neighbour's, and only `residue` of its activation traffic remains. */
-static const struct price {
-    enum unit unit;
-    double rate;
-    unsigned fused;
-    double residue;
-} prices[OP_KIND_COUNT] = {
-    [OP_EMBED] = {UNIT_VECTOR, 1, 0, 1},
-    [OP_NORM] = {UNIT_VECTOR, 1, DECODE, 0},
-    [OP_MATMUL] = {UNIT_MATRIX, 1, 0, 1},
-    [OP_BIAS] = {UNIT_VECTOR, 1, ALWAYS, 0},
-    [OP_HEAD_NORM] = {UNIT_VECTOR, 1, ALWAYS, 0},
-    [OP_ROPE] = {UNIT_VECTOR, 1, DECODE, 0},
-    [OP_KV_WRITE] = {UNIT_VECTOR, 1, ALWAYS, 0},
-    [OP_ATTENTION] = {UNIT_ATTENTION, 1, 0, 1},
-    [OP_SWIGLU] = {UNIT_VECTOR, 0.5, DECODE, 0},
-    [OP_ADD] = {UNIT_VECTOR, 1, ALWAYS, 1.0 / 3},
-    [OP_LOSS] = {UNIT_VECTOR, 0.5, 0, 1},
-    [OP_EMBED_BW] = {UNIT_VECTOR, 1, 0, 1},
-    [OP_NORM_BW] = {UNIT_VECTOR, 1, 0, 1},
-    [OP_MATMUL_DX] = {UNIT_MATRIX, 1, 0, 1},
-    [OP_MATMUL_DW] = {UNIT_MATRIX, 1, 0, 1},
-    [OP_BIAS_BW] = {UNIT_VECTOR, 1, ALWAYS, 0},
-    [OP_HEAD_NORM_BW] = {UNIT_VECTOR, 1, ALWAYS, 0},
-    [OP_ROPE_BW] = {UNIT_VECTOR, 1, 0, 1},
-    /* FlashAttention-3 on H100 at 2k to 4k: backward 316 to 444, forward 560 to 667 TFLOP/s. */
-    [OP_ATTENTION_BW] = {UNIT_ATTENTION, 0.62, 0, 1},
-    [OP_SWIGLU_BW] = {UNIT_VECTOR, 0.5, 0, 1},
-    [OP_GRAD_NORM] = {UNIT_VECTOR, 1, 0, 1},
-    [OP_ADAMW] = {UNIT_VECTOR, 1, 0, 1},
-};
 
 /* Elementwise work reaches this fraction of the fp32 peak (loads, exponentials, reductions): an
  * estimate, as are the rates below 1 of vector rows above. */
@@ -61,13 +18,8 @@ static const double vector_efficiency = 0.25;
 static const double widen_cost[DTYPE_COUNT] = {[DTYPE_F32] = 0, [DTYPE_BF16] = 1, [DTYPE_I8] = 2};
 static const double widen_rows = 512;
 
-static bool is_cpu(const struct device *d)
-{
-    return d->threads > 0;
-}
-
 /* Products of two operand types run at the slower one's rate: narrow weights are widened. */
-static double matrix_rate(const struct device *d, const struct workload *w)
+double cost_matrix_peak(const struct device *d, const struct workload *w)
 {
     double weights = d->flops[w->weights], values = d->flops[w->values];
     if (weights <= 0 || (values > 0 && values < weights))
@@ -104,7 +56,7 @@ static double fraction(double efficiency)
 static void rates_init(struct rates *r, const struct device *d, const struct workload *w,
                        double stored_bytes)
 {
-    double matrix = matrix_rate(d, w);
+    double matrix = cost_matrix_peak(d, w);
     r->matrix = matrix * fraction(d->eff_matmul);
     r->attention = d->flops[w->values] > 0 ? d->flops[w->values] : matrix;
     r->attention *= fraction(d->eff_attention);
@@ -115,53 +67,101 @@ static void rates_init(struct rates *r, const struct device *d, const struct wor
     r->cache = fmax(d->cache_bandwidth * stream, r->memory);
 }
 
-static double arithmetic_time(const struct device *d, const struct rates *r, const struct op *op,
-                              const struct workload *w)
+/* What one phase on one device has in common. */
+struct pricer {
+    const struct device *d;
+    enum phase phase;
+    const struct workload *w;
+    struct rates r;
+};
+
+/* FLOPs of an operation, the widening of packed weights among them. */
+static double arithmetic(const struct pricer *p, const struct op *op)
 {
-    const struct price *p = &prices[op->kind];
-    if (p->unit == UNIT_ATTENTION)
-        return op->flops / (r->attention * p->rate);
-    if (p->unit == UNIT_VECTOR)
-        return op->flops / (r->vector * p->rate);
-    double flops = op->flops;
-    if (is_cpu(d) && op->kind == OP_MATMUL)
-        flops += 2 * widen_cost[w->weights] * (op->weight_bytes / dtype_bytes(w->weights)) *
-                 ceil((double)op->m / widen_rows);
-    return flops / (r->matrix * p->rate);
+    if (!device_is_cpu(p->d) || op->kind != OP_MATMUL)
+        return op->flops;
+    enum dtype weights = p->w->weights;
+    return op->flops + 2 * widen_cost[weights] * (op->weight_bytes / dtype_bytes(weights)) *
+                           ceil((double)op->m / widen_rows);
 }
 
-static double op_time(const struct device *d, const struct rates *r, enum phase phase,
-                      const struct op *op, const struct workload *w)
+static double unit_rate(const struct rates *r, enum price_unit unit)
 {
-    const struct price *p = &prices[op->kind];
-    bool fused = p->fused >> phase & 1;
-    double values = op->value_bytes * (fused ? p->residue : 1);
-    bool fits = op->value_bytes <= d->cache_bytes * op->times;
-    double traffic =
-        (op->weight_bytes + op->kv_bytes) / r->stored + values / (fits ? r->cache : r->memory);
+    return unit == UNIT_ATTENTION ? r->attention : unit == UNIT_VECTOR ? r->vector : r->matrix;
+}
+
+/* The device's limit, where `unit_rate` is what its best kernels reach of it. */
+static double unit_peak(const struct pricer *p, enum price_unit unit)
+{
+    double matrix = cost_matrix_peak(p->d, p->w), fp32 = p->d->flops[DTYPE_F32];
+    return unit == UNIT_VECTOR && fp32 > 0 ? fp32 : matrix;
+}
+
+static struct price price_one(const struct pricer *p, const struct op *op)
+{
+    struct price_row row = price_row(p->d, p->phase, op);
+    bool fused = row.fused >> p->phase & 1;
+    double values = op->value_bytes * (fused ? row.residue : 1);
+    bool fits = op->value_bytes <= p->d->cache_bytes * op->times;
+    double stored = op->weight_bytes + op->kv_bytes;
+    double traffic = stored / p->r.stored + values / (fits ? p->r.cache : p->r.memory);
+    double start = (fused && device_is_cpu(p->d) ? 0 : row.passes) * row.exposed * p->d->launch;
+    struct price out = {.bytes = stored + values, .floor = traffic};
+    out.seconds = traffic / row.stream + op->times * start;
     if (fused)
-        return traffic;
-    return fmax(arithmetic_time(d, r, op, w), traffic) + op->times * d->launch;
+        return out;
+    double flops = arithmetic(p, op);
+    out.flops = op->flops;
+    out.floor = fmax(traffic, flops / unit_peak(p, row.unit));
+    out.seconds = fmax(traffic / row.stream, flops / (unit_rate(&p->r, row.unit) * row.rate)) +
+                  op->times * start;
+    return out;
+}
+
+static void pricer_init(struct pricer *p, const struct device *d, enum phase phase,
+                        const struct workload *w, double stored_bytes)
+{
+    *p = (struct pricer){.d = d, .phase = phase, .w = w};
+    rates_init(&p->r, d, w, stored_bytes);
 }
 
 double cost_op(const struct device *d, enum phase phase, const struct op *op,
                const struct workload *w)
 {
-    struct rates r;
-    rates_init(&r, d, w, op->weight_bytes + op->kv_bytes);
-    return op_time(d, &r, phase, op, w);
+    struct pricer p;
+    pricer_init(&p, d, phase, w, op->weight_bytes + op->kv_bytes);
+    return price_one(&p, op).seconds;
+}
+
+void price_add(struct price *sum, const struct price *more)
+{
+    sum->flops += more->flops;
+    sum->bytes += more->bytes;
+    sum->floor += more->floor;
+    sum->seconds += more->seconds;
+}
+
+struct price cost_each(const struct device *d, const struct op_list *l, const struct workload *w,
+                       struct price each[])
+{
+    double stored = 0;
+    for (int i = 0; i < l->n; i++)
+        stored += l->ops[i].weight_bytes + l->ops[i].kv_bytes;
+    struct pricer p;
+    pricer_init(&p, d, l->phase, w, stored);
+    struct price sum = {0};
+    for (int i = 0; i < l->n; i++) {
+        struct price one = price_one(&p, &l->ops[i]);
+        price_add(&sum, &one);
+        if (each)
+            each[i] = one;
+    }
+    return sum;
 }
 
 double cost_list(const struct device *d, const struct op_list *l, const struct workload *w)
 {
-    double stored = 0, seconds = 0;
-    for (int i = 0; i < l->n; i++)
-        stored += l->ops[i].weight_bytes + l->ops[i].kv_bytes;
-    struct rates r;
-    rates_init(&r, d, w, stored);
-    for (int i = 0; i < l->n; i++)
-        seconds += op_time(d, &r, l->phase, &l->ops[i], w);
-    return seconds;
+    return cost_each(d, l, w, NULL).seconds;
 }
 
 /* ---- phases ---------------------------------------------------------------------------------- */
@@ -172,7 +172,8 @@ struct workload cost_serving(const struct device *d, const struct serve_spec *s)
                          .tokens = s->prompt,
                          .weights = s->weights,
                          .kv = s->kv};
-    w.values = is_cpu(d) || s->weights == DTYPE_F32 ? DTYPE_F32 : DTYPE_BF16;
+    w.values = device_is_cpu(d) || s->weights == DTYPE_F32 ? DTYPE_F32 : DTYPE_BF16;
+    w.samples = !device_is_cpu(d);
     return w;
 }
 
@@ -180,7 +181,7 @@ struct workload cost_training(const struct device *d, const struct train_spec *t
 {
     int sequence = t->sequence > 0 ? t->sequence : context < 256 ? context : 256;
     struct workload w = {.batch = t->batch > 0 ? t->batch : 8, .tokens = sequence};
-    bool bf16 = !is_cpu(d) && d->flops[DTYPE_BF16] > d->flops[DTYPE_F32];
+    bool bf16 = !device_is_cpu(d) && d->flops[DTYPE_BF16] > d->flops[DTYPE_F32];
     w.weights = w.values = w.kv = bf16 ? DTYPE_BF16 : DTYPE_F32;
     return w;
 }
@@ -214,14 +215,29 @@ static double throughput(const struct device *d, const struct serve_spec *s, con
     return w->batch * (double)s->generate / (ttft + decode);
 }
 
+struct price cost_train_step(const struct device *d, const struct train_spec *t,
+                             const struct arch *a)
+{
+    static const enum phase phases[] = {PHASE_TRAIN_FORWARD, PHASE_TRAIN_BACKWARD, PHASE_OPTIMISER};
+    struct workload w = cost_training(d, t, a->context);
+    struct price sum = {0};
+    for (int i = 0; i < 3; i++) {
+        struct op_list l;
+        ops_build(a, phases[i], &w, &l);
+        struct price one = cost_each(d, &l, &w, NULL);
+        one.flops = ops_model_flops(&l);
+        int times = phases[i] != PHASE_OPTIMISER && t->accumulate > 0 ? t->accumulate : 1;
+        for (int k = 0; k < times; k++)
+            price_add(&sum, &one);
+    }
+    return sum;
+}
+
 double cost_train_rate(const struct device *d, const struct train_spec *t, const struct arch *a)
 {
     struct workload w = cost_training(d, t, a->context);
     int accumulate = t->accumulate > 0 ? t->accumulate : 1;
-    double step = accumulate * (phase_time(d, a, PHASE_TRAIN_FORWARD, &w) +
-                                phase_time(d, a, PHASE_TRAIN_BACKWARD, &w)) +
-                  phase_time(d, a, PHASE_OPTIMISER, &w);
-    return (double)accumulate * w.batch * w.tokens / step;
+    return (double)accumulate * w.batch * w.tokens / cost_train_step(d, t, a).seconds;
 }
 
 /* ---- memory ---------------------------------------------------------------------------------- */
@@ -296,7 +312,7 @@ static double kv_bytes(const struct arch *a, enum dtype kv)
 /* Prompts are taken in pieces of this many rows, which bounds the activations. */
 static double prefill_rows(const struct device *d)
 {
-    return is_cpu(d) ? 512 : 8192;
+    return device_is_cpu(d) ? 512 : 8192;
 }
 
 static double serving_memory(const struct device *d, const struct serve_spec *s,

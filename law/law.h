@@ -39,11 +39,39 @@ bool device_measure(struct device *out, const char **why);
 bool device_host(struct arena *a, struct device *out, const char **why);
 void device_print(const struct device *d, FILE *out); /* as a `device` declaration */
 
+/* ---- price.c: what the kernels of an operation reach ----------------------------------------- */
+
+enum price_unit { UNIT_MATRIX, UNIT_ATTENTION, UNIT_VECTOR };
+struct price_row {
+    enum price_unit unit;
+    double rate; /* of the arithmetic that the unit's best kernels reach on the device */
+    /* In these phases (bits) a neighbour's kernel does it: its arithmetic hides behind the
+     * neighbour's, and only `residue` of its activation traffic remains. */
+    unsigned fused;
+    double residue;
+    double stream;  /* of the bandwidth that streaming reaches on the device */
+    int passes;     /* launches */
+    double exposed; /* part of a launch that its predecessor does not hide */
+};
+struct price_row price_row(const struct device *d, enum phase phase, const struct op *op);
+bool device_is_cpu(const struct device *d);
+
 /* ---- cost.c: what a list of operations takes on a device ------------------------------------- */
 
-/* Seconds. cost_op prices an operation as if its phase did nothing else (its own bytes are the
- * working set); cost_list prices a phase, whose weights and cache decide together what stays in
- * cache. The list must have been built with the same workload. */
+struct price {
+    double flops, bytes;
+    double floor;   /* s: the longer of FLOPs over the peak and bytes over what streaming reaches */
+    double seconds; /* expected */
+};
+void price_add(struct price *sum, const struct price *more);
+/* A phase, whose weights and cache decide together what stays in cache, and each operation's part
+ * of it (where `each` is not NULL). The list must have been built with the same workload. What the
+ * search ranks by and what a plan's kernels are priced at are both this. */
+struct price cost_each(const struct device *d, const struct op_list *l, const struct workload *w,
+                       struct price each[]);
+/* FLOP/s of the matrix units with the operands of `w`. */
+double cost_matrix_peak(const struct device *d, const struct workload *w);
+/* Seconds. cost_op prices an operation as if its phase did nothing else. */
 double cost_op(const struct device *d, enum phase phase, const struct op *op,
                const struct workload *w);
 double cost_list(const struct device *d, const struct op_list *l, const struct workload *w);
@@ -51,7 +79,10 @@ double cost_list(const struct device *d, const struct op_list *l, const struct w
  * fp32 weights are asked for, bf16 elsewhere. */
 struct workload cost_serving(const struct device *d, const struct serve_spec *s);
 struct workload cost_training(const struct device *d, const struct train_spec *t, int context);
-/* Tokens/s of one training step of `a` (accumulation and optimiser included). */
+/* One training step of `a` (accumulation and optimiser included), and its tokens/s. FLOPs are those
+ * of the model's own products. */
+struct price cost_train_step(const struct device *d, const struct train_spec *t,
+                             const struct arch *a);
 double cost_train_rate(const struct device *d, const struct train_spec *t, const struct arch *a);
 
 /* What evaluating the shapes of one model has in common. Devices must have their rates: see
@@ -78,6 +109,26 @@ enum { ALL_METRICS = (1 << METRIC_COUNT) - 1 };
 /* All metrics of `a` as `m` trains and serves it. */
 void cost_metrics(const struct spec *s, const struct model_spec *m, const struct arch *a,
                   double metrics[METRIC_COUNT]);
+
+/* ---- phases.c: a shape's phases, priced ------------------------------------------------------ */
+
+struct phase_price {
+    const char *name; /* "decode", "prefill", "train" */
+    const char *device;
+    int sequences;
+    double behind; /* cached tokens in front of each */
+    double tokens; /* that it makes or takes, all sequences together */
+    double mfu;    /* training: part of the matrix units' peak; NaN elsewhere */
+    struct price price;
+};
+enum { PHASE_PRICES = 4 };
+struct phase_prices {
+    struct phase_price at[PHASE_PRICES];
+    int n;
+};
+/* Decode of one sequence, of the batch, its prefill, a training step, of which there are as many as
+ * there are devices for. */
+void pricing_phases(const struct pricing *p, const struct arch *a, struct phase_prices *out);
 
 /* ---- samples.c: a law's samples, and the loss of a shape under each of them ------------------ */
 

@@ -181,6 +181,25 @@ static void print_metrics(const struct resolution *r, FILE *out)
                 metric_text(text, rows[i].metric, r->best.metrics[rows[i].metric]), rows[i].title);
 }
 
+/* Floor and expectation of each phase. */
+static void print_phases(const struct resolution *r, FILE *out)
+{
+    struct phase_prices phases;
+    char low[METRIC_TEXT], high[METRIC_TEXT];
+    pricing_phases(&r->pricing, &r->best.arch, &phases);
+    for (int i = 0; i < phases.n; i++) {
+        const struct phase_price *x = &phases.at[i];
+        fprintf(out, "  %-13s %-14s at least %s: %d sequence%s on %s", x->name,
+                seconds_text(high, x->price.seconds), seconds_text(low, x->price.floor),
+                x->sequences, x->sequences == 1 ? "" : "s", x->device);
+        if (x->behind > 0)
+            fprintf(out, ", behind %.0f tokens", x->behind);
+        if (!isnan(x->mfu))
+            fprintf(out, ", %.1f %% of the matrix peak", 100 * x->mfu);
+        fputc('\n', out);
+    }
+}
+
 static void print_pricing(const struct resolution *r, FILE *out)
 {
     const struct pricing *p = &r->pricing;
@@ -213,6 +232,7 @@ void resolution_print(const struct resolution *r, FILE *out)
     fprintf(out, "  width         %-14.5f d_model / sqrt(params); dq %d\n", arch_width(a),
             arch_dq(a));
     print_metrics(r, out);
+    print_phases(r, out);
     print_pricing(r, out);
     print_requirements(r, out);
     print_sureness(r, out);
@@ -356,6 +376,37 @@ static void json_requirements(const struct resolution *r, FILE *out)
     fprintf(out, "%s]", r->n_requirements ? "\n  " : "");
 }
 
+static void json_phases(const struct resolution *r, FILE *out)
+{
+    struct phase_prices phases;
+    pricing_phases(&r->pricing, &r->best.arch, &phases);
+    if (phases.n == 0)
+        return; /* no device is named */
+    fprintf(out, ",\n  \"phases\": [");
+    for (int i = 0; i < phases.n; i++) {
+        const struct phase_price *x = &phases.at[i];
+        fprintf(out, "%s\n    {\"phase\": \"%s\", \"device\": \"%s\", \"sequences\": %d",
+                i ? "," : "", x->name, x->device, x->sequences);
+        const struct {
+            const char *name;
+            double value;
+        } rows[] = {{"behind", x->behind},
+                    {"tokens", x->tokens},
+                    {"floor_seconds", x->price.floor},
+                    {"seconds", x->price.seconds},
+                    {"tokens_per_second", x->tokens / x->price.seconds},
+                    {"flops", x->price.flops},
+                    {"bytes", x->price.bytes},
+                    {"mfu", x->mfu}};
+        for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+            fprintf(out, ", \"%s\": ", rows[k].name);
+            json_number(rows[k].value, out);
+        }
+        fprintf(out, "}");
+    }
+    fprintf(out, "\n  ]");
+}
+
 void resolution_json(const struct resolution *r, FILE *out)
 {
     fprintf(out, "{\n  \"model\": ");
@@ -370,6 +421,8 @@ void resolution_json(const struct resolution *r, FILE *out)
         json_metrics(r->best.metrics, out);
     else
         fprintf(out, "null");
+    if (r->found)
+        json_phases(r, out);
     fprintf(out, ",\n  \"requirements\": ");
     json_requirements(r, out);
     fprintf(out,

@@ -154,11 +154,12 @@ static bool bench_kernels(struct device_bench *b, enum archrt_phase_id id)
             if (!time_calls(b, call_step, &o, calls, &seconds))
                 return false;
             json_t *row = json_pack(
-                "{sssssIsIsIsisfsfsososo}", "name", k->name, "phase", k->phase, "m",
+                "{sssssIsIsIsisfsfsosososo}", "name", k->name, "phase", k->phase, "m",
                 (json_int_t)k->m, "n", (json_int_t)k->n, "k", (json_int_t)k->k, "calls",
                 loop->turns, "flops", k->flops, "bytes", k->bytes, "seconds",
-                number_or_null(seconds), "flops_per_second", number_or_null(k->flops / seconds),
-                "of_copy_bandwidth", number_or_null(k->bytes / seconds / b->copy));
+                number_or_null(seconds), "predicted_seconds", number_or_null(k->predicted),
+                "flops_per_second", number_or_null(k->flops / seconds), "of_copy_bandwidth",
+                number_or_null(k->bytes / seconds / b->copy));
             json_array_append_new(b->kernels, row);
             if (library && !time_own(b, call_step, &o, calls, seconds, row))
                 return false;
@@ -205,6 +206,13 @@ static bool uses_library(const struct device_bench *b, enum archrt_phase_id id)
     return false;
 }
 
+/* What the cost model said of a phase behind `past` tokens. */
+static double predicted(const struct device_bench *b, enum archrt_phase_id id, int past)
+{
+    const struct archrt_phase *phase = &b->cuda->phases[id];
+    return phase->predicted + (past - b->cuda->priced_past) * phase->predicted_a_token;
+}
+
 static bool bench_phase(struct device_bench *b, const char *name, struct one_phase o, int past,
                         double tokens, int calls)
 {
@@ -212,11 +220,12 @@ static bool bench_phase(struct device_bench *b, const char *name, struct one_pha
     if (!time_calls(b, call_phase, &o, calls, &seconds))
         return false;
     price(b, &o, &flops, &bytes);
-    json_t *row =
-        json_pack("{sssisfsosososo}", "phase", name, "past", past, "tokens", tokens, "seconds",
-                  number_or_null(seconds), "tokens_per_second", number_or_null(tokens / seconds),
-                  "flops_per_second", number_or_null(flops / seconds), "of_copy_bandwidth",
-                  number_or_null(bytes / seconds / b->copy));
+    json_t *row = json_pack("{sssisfsososososo}", "phase", name, "past", past, "tokens", tokens,
+                            "seconds", number_or_null(seconds), "predicted_seconds",
+                            number_or_null(predicted(b, o.id, past)), "tokens_per_second",
+                            number_or_null(tokens / seconds), "flops_per_second",
+                            number_or_null(flops / seconds), "of_copy_bandwidth",
+                            number_or_null(bytes / seconds / b->copy));
     json_array_append_new(b->phases, row);
     return !uses_library(b, o.id) || time_own(b, call_phase, &o, calls, seconds, row);
 }
@@ -353,6 +362,8 @@ bool device_bench(struct device *device, int rounds, json_t **out, struct failur
     json_object_set_new(*out, "options", json_string(b.cuda->options));
     json_object_set_new(*out, "device", json_string(device->name));
     json_object_set_new(*out, "driver", json_string(device->driver));
+    json_object_set_new(*out, "predicted_for",
+                        b.cuda->priced_on ? json_string(b.cuda->priced_on) : json_null());
     enum products products = device->products;
     if (products == PRODUCTS_AUTO) /* of prompts too, to compare */
         device->products = PRODUCTS_IF_LOADED;
@@ -383,27 +394,29 @@ static void print_table(json_t *out)
     size_t i;
     json_t *row;
     printf("%s on %s (%s): copies %.2f TB/s; products by %s\n\n"
-           "%-10s %7s %12s %14s %10s %8s %12s %8s\n",
+           "%-10s %7s %12s %12s %14s %10s %8s %12s %8s\n",
            json_string_value(json_object_get(out, "model")),
            json_string_value(json_object_get(out, "device")),
            json_string_value(json_object_get(out, "driver")),
            real_of(out, "copy_bytes_per_second") * 1e-12,
-           json_string_value(json_object_get(out, "products")), "phase", "past", "us", "tokens/s",
-           "TFLOP/s", "% copy", "own, us", "speed-up");
+           json_string_value(json_object_get(out, "products")), "phase", "past", "us", "predicted",
+           "tokens/s", "TFLOP/s", "% copy", "own, us", "speed-up");
     json_array_foreach(json_object_get(out, "phases"), i, row)
     {
-        printf("%-10s %7.0f %12.1f %14.1f %10.2f %8.1f",
+        printf("%-10s %7.0f %12.1f %12.1f %14.1f %10.2f %8.1f",
                json_string_value(json_object_get(row, "phase")), real_of(row, "past"),
-               real_of(row, "seconds") * 1e6, real_of(row, "tokens_per_second"),
-               real_of(row, "flops_per_second") * 1e-12, real_of(row, "of_copy_bandwidth") * 100);
+               real_of(row, "seconds") * 1e6, real_of(row, "predicted_seconds") * 1e6,
+               real_of(row, "tokens_per_second"), real_of(row, "flops_per_second") * 1e-12,
+               real_of(row, "of_copy_bandwidth") * 100);
         end_row(row);
     }
-    printf("\n%-34s %6s %12s %10s %8s %12s %8s\n", "kernel, alone", "calls", "us", "TFLOP/s",
-           "% copy", "own, us", "speed-up");
+    printf("\n%-34s %6s %12s %12s %10s %8s %12s %8s\n", "kernel, alone", "calls", "us", "predicted",
+           "TFLOP/s", "% copy", "own, us", "speed-up");
     json_array_foreach(json_object_get(out, "kernels"), i, row)
     {
-        printf("%-34s %6.0f %12.2f %10.2f %8.1f", json_string_value(json_object_get(row, "name")),
-               real_of(row, "calls"), real_of(row, "seconds") * 1e6,
+        printf("%-34s %6.0f %12.2f %12.2f %10.2f %8.1f",
+               json_string_value(json_object_get(row, "name")), real_of(row, "calls"),
+               real_of(row, "seconds") * 1e6, real_of(row, "predicted_seconds") * 1e6,
                real_of(row, "flops_per_second") * 1e-12, real_of(row, "of_copy_bandwidth") * 100);
         end_row(row);
     }

@@ -54,6 +54,60 @@ static json_t *speed_json(double tokens_per_second)
     return tokens_per_second > 0 ? json_real(tokens_per_second) : json_null();
 }
 
+static const char *const phase_names[ARCHRT_PHASES] = {
+    [ARCHRT_PHASE_TRAIN] = "train",     [ARCHRT_PHASE_EVAL] = "eval",
+    [ARCHRT_PHASE_PREFILL] = "prefill", [ARCHRT_PHASE_DECODE] = "decode",
+    [ARCHRT_PHASE_UPDATE] = "update",   [ARCHRT_PHASE_BATCH] = "batch",
+};
+
+static json_t *cuda_phases_json(const struct archrt_cuda *c)
+{
+    json_t *phases = json_object();
+    for (int i = 0; i < ARCHRT_PHASES; i++)
+        if (c->phases[i].n)
+            json_object_set_new(phases, phase_names[i],
+                                json_pack("{soso}", "floor_seconds", speed_json(c->phases[i].floor),
+                                          "seconds", speed_json(c->phases[i].predicted)));
+    return phases;
+}
+
+/* Of each pass, for the first architecture. */
+static json_t *launches_json(const struct archrt_cuda *c, int kernel)
+{
+    json_t *list = json_array();
+    for (int i = 0; c->n_targets && i < c->kernels[kernel].passes; i++) {
+        const struct archrt_launch *l = &c->targets[0].launches[kernel].pass[i];
+        json_array_append_new(list, json_pack("{s[III]sIsI}", "grid", (json_int_t)l->grid[0],
+                                              (json_int_t)l->grid[1], (json_int_t)l->grid[2],
+                                              "threads", (json_int_t)l->threads, "shared_bytes",
+                                              (json_int_t)l->shared));
+    }
+    return list;
+}
+
+static json_t *cuda_json(const struct archrt_cuda *c)
+{
+    json_t *kernels = json_array();
+    char say[256];
+    struct device *d = cuda_device_open(say, sizeof say);
+    for (int i = 0; i < c->n_kernels; i++) {
+        const struct archrt_cuda_kernel *k = &c->kernels[i];
+        json_array_append_new(
+            kernels, json_pack("{sssssIsIsIsisfsfsososo}", "name", k->name, "phase", k->phase, "m",
+                               (json_int_t)k->m, "n", (json_int_t)k->n, "k", (json_int_t)k->k,
+                               "times", k->times, "flops", k->flops, "bytes", k->bytes,
+                               "floor_seconds", speed_json(k->floor), "predicted_seconds",
+                               speed_json(k->predicted), "launches", launches_json(c, i)));
+    }
+    json_t *name = d ? json_string(d->name) : json_null();
+    if (d)
+        d->api->close(d);
+    return json_pack("{sssosssosfsoso}", "options", c->options, "device", name, "no_device",
+                     d ? "" : say, "predicted_for",
+                     c->priced_on ? json_string(c->priced_on) : json_null(), "predicted_past",
+                     c->priced_past, "predicted", cuda_phases_json(c), "kernels", kernels);
+}
+
 static void print_json(const struct archrt_model *m)
 {
     json_t *kernels = json_array();
@@ -74,6 +128,8 @@ static void print_json(const struct archrt_model *m)
         json_pack("{sososo}", "train", speed_json(m->predicted_train), "prefill",
                   speed_json(m->predicted_prefill), "decode", speed_json(m->predicted_decode)),
         "kernels", kernels);
+    if (m->cuda)
+        json_object_set_new(j, "cuda", cuda_json(m->cuda));
     json_dumpf(j, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
     putchar('\n');
     json_decref(j);
@@ -159,6 +215,18 @@ static void print_products(const struct archrt_cuda *c)
         printf("           products: own kernels (no libcublasLt.so in the usual places)\n\n");
 }
 
+/* "predicted for h200: train 262857 us, decode 736 us behind 4096 tokens" */
+static void print_cuda_predicted(const struct archrt_cuda *c)
+{
+    if (!c->priced_on)
+        return;
+    printf("           predicted for %s:", c->priced_on);
+    for (int i = 0, n = 0; i < ARCHRT_PHASES; i++)
+        if (c->phases[i].n)
+            printf("%s %s %.0f us", n++ ? "," : "", phase_names[i], c->phases[i].predicted * 1e6);
+    printf("; decode behind %.0f tokens\n", c->priced_past);
+}
+
 static void print_cuda(const struct archrt_cuda *c)
 {
     char a[32], b[32], say[256];
@@ -173,6 +241,7 @@ static void print_cuda(const struct archrt_cuda *c)
         printf("%s %s", i ? "," : "", c->targets[i].name);
     printf("; training %s, one sequence of %d tokens %s\n", show_bytes(a, train),
            c->slot_pages * KV_PAGE, show_bytes(b, infer));
+    print_cuda_predicted(c);
     if (!d)
         printf("           %s: it computes on the host\n", say);
     else
@@ -185,13 +254,13 @@ static void print_cuda(const struct archrt_cuda *c)
 
 static void print_cuda_kernels(const struct archrt_cuda *c)
 {
-    printf("\n%-8s %-34s %9s %7s %7s  %6s %9s %10s\n", "cuda", "kernel", "m", "n", "k", "calls",
-           "GFLOP", "MB");
+    printf("\n%-8s %-34s %9s %7s %7s  %6s %9s %10s %9s %9s\n", "cuda", "kernel", "m", "n", "k",
+           "calls", "GFLOP", "MB", "least us", "predicted");
     for (int i = 0; i < c->n_kernels; i++) {
         const struct archrt_cuda_kernel *k = &c->kernels[i];
-        printf("%-8s %-34s %9lld %7lld %7lld  %6d %9.4f %10.3f\n", k->phase, k->name,
+        printf("%-8s %-34s %9lld %7lld %7lld  %6d %9.4f %10.3f %9.1f %9.1f\n", k->phase, k->name,
                (long long)k->m, (long long)k->n, (long long)k->k, k->times, k->flops * 1e-9,
-               k->bytes * 1e-6);
+               k->bytes * 1e-6, k->floor * 1e6, k->predicted * 1e6);
     }
 }
 

@@ -202,6 +202,17 @@ static void check_many(struct arena *a)
 
 /* ---- the CUDA plan ---- */
 
+static const struct device card = {.name = "card",
+                                   .flops = {67e12, 989e12, 1979e12},
+                                   .memory_bandwidth = 4.8e12,
+                                   .memory_bytes = 141e9,
+                                   .cache_bandwidth = 7e12,
+                                   .cache_bytes = 50e6,
+                                   .launch = 1.3e-6,
+                                   .eff_matmul = 0.79,
+                                   .eff_attention = 0.6,
+                                   .eff_stream = 0.896};
+
 static int steps_of(const struct plan *p, enum schedule_id id, enum kernel_kind kind)
 {
     int n = 0;
@@ -228,6 +239,68 @@ static void check_element_sizes(const struct plan *p)
         }
 }
 
+static enum phase phase_of(enum schedule_id id)
+{
+    return id == SCHEDULE_PREFILL                          ? PHASE_PREFILL
+           : id == SCHEDULE_UPDATE                         ? PHASE_OPTIMISER
+           : id == SCHEDULE_DECODE || id == SCHEDULE_BATCH ? PHASE_DECODE
+                                                           : PHASE_TRAIN_FORWARD;
+}
+
+/* One operation of a step starts its kernel, and the others hide in it as law/price.c says. */
+static void check_step_price(const struct plan *p, enum schedule_id id, const struct step *step)
+{
+    int passes = 0, starts = 0;
+    for (int k = 0; k < step->n_fused; k++) {
+        struct price_row r = price_row(p->device, phase_of(id), step->fused[k]);
+        starts += !(r.fused >> phase_of(id) & 1);
+        passes += r.passes;
+    }
+    const struct kernel *kernel = &p->kernels[step->kernel];
+    CHECK(starts == 1, "%s: %d operations start %s", schedule_names[id], starts, kernel->name);
+    CHECK(passes == kernel_passes[kernel->kind], "%s: %d launches are priced, not %d", kernel->name,
+          passes, kernel_passes[kernel->kind]);
+    CHECK(kernel->seconds > 0 && kernel->floor <= kernel->seconds, "%s: %g of %g s", kernel->name,
+          kernel->floor, kernel->seconds);
+}
+
+static bool near(double a, double b)
+{
+    return a <= b * (1 + 1e-9) && a >= b * (1 - 1e-9);
+}
+
+/* A plan takes what the search was told: the price of a schedule is that of its list. */
+static void check_prices(const struct plan *p)
+{
+    for (int id = 0; id < SCHEDULE_COUNT; id++) {
+        const struct schedule *s = &p->schedules[id];
+        double sum = 0;
+        for (int i = 0; i < s->n_steps; i++) {
+            check_step_price(p, (enum schedule_id)id, &s->steps[i]);
+            if (s->steps[i].when != WHEN_SCORED)
+                sum += s->steps[i].price.seconds;
+        }
+        CHECK(near(sum, s->price.seconds), "%s: %g s of steps, %g in all", schedule_names[id], sum,
+              s->price.seconds);
+    }
+    const struct {
+        enum schedule_id id;
+        const struct op_list *list;
+        const struct workload *load;
+    } rows[] = {
+        {SCHEDULE_EVAL, &p->lists[PHASE_TRAIN_FORWARD], &p->loads[PHASE_TRAIN_FORWARD]},
+        {SCHEDULE_PREFILL, &p->lists[PHASE_PREFILL], &p->loads[PHASE_PREFILL]},
+        {SCHEDULE_DECODE, &p->lists[PHASE_DECODE], &p->loads[PHASE_DECODE]},
+        {SCHEDULE_BATCH, &p->slots, &p->slots_load},
+        {SCHEDULE_UPDATE, &p->lists[PHASE_OPTIMISER], &p->loads[PHASE_OPTIMISER]},
+    };
+    for (int i = 0; i < 5; i++) {
+        double want = cost_list(p->device, rows[i].list, rows[i].load);
+        CHECK(near(p->schedules[rows[i].id].price.seconds, want), "%s: %g s, %g of its list",
+              schedule_names[rows[i].id], p->schedules[rows[i].id].price.seconds, want);
+    }
+}
+
 static void check_cuda_plan(struct arena *a, const struct arch *arch, int slots)
 {
     struct build_options o = {.threads = 2,
@@ -244,6 +317,8 @@ static void check_cuda_plan(struct arena *a, const struct arch *arch, int slots)
         return;
     CHECK(plan_verify(p, &why), "plan_verify: %s", why);
     check_element_sizes(p);
+    plan_price(p, &card);
+    check_prices(p);
     for (int id = 0; id < SCHEDULE_COUNT; id++)
         for (unsigned when = 0; when < (id == SCHEDULE_PREFILL ? 8u : 1u); when += 2)
             CHECK(races(p, (enum schedule_id)id, when, &first, &second) == 0,

@@ -77,7 +77,7 @@ static inline void add_devices(struct built *b)
                                               .launch = 1.3e-6,
                                               .eff_matmul = 0.79,
                                               .eff_attention = 0.6,
-                                              .eff_stream = 0.75};
+                                              .eff_stream = 0.896};
     b->devices[DEVICE_CPU] = (struct device){.name = "cpu",
                                              .flops = {200e9, 200e9, 200e9},
                                              .memory_bandwidth = 25e9,

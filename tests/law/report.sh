@@ -89,8 +89,17 @@ def read(name):
         return json.load(f, parse_constant=no_constant)
 
 good, wish, plain = read("good"), read("wish"), read("plain")
-assert list(good) == ["model", "architecture", "metrics", "requirements", "search",
+assert list(good) == ["model", "architecture", "metrics", "phases", "requirements", "search",
                       "warnings"], list(good)
+assert [(p["phase"], p["sequences"]) for p in good["phases"]] == [
+    ("decode", 1), ("decode", 64), ("prefill", 64), ("train", 8)], good["phases"]
+for p in good["phases"]:
+    assert p["device"] == "h200" and 0 < p["floor_seconds"] < p["seconds"], p
+    assert abs(p["tokens"] / p["seconds"] / p["tokens_per_second"] - 1) < 1e-9
+    assert (p["mfu"] is not None) == (p["phase"] == "train")
+assert abs(good["phases"][1]["seconds"] / good["metrics"]["latency"] - 1) < 1e-9
+assert abs(good["phases"][2]["seconds"] / good["metrics"]["ttft"] - 1) < 1e-9
+assert "phases" not in plain
 a = good["architecture"]
 assert list(a) == ["layers", "d_model", "heads", "kv_heads", "head_dim", "d_ff", "vocab", "tied",
                    "gqa", "r", "params", "total_params"], list(a)
@@ -125,7 +134,7 @@ contains infeasible "$dir/wish.err" "without \`throughput >= "
 expect explain 0 $?
 for part in "16 layers, d_model" "loss over d_model" "loss over r" "minimum of the law" \
     "fitted" "relaxed by 1 %" "best choice at each gqa" "what loss buys" "runners-up" \
-    "llama_3_2_1b"; do
+    "llama_3_2_1b" "at least" "of the matrix peak"; do
     contains explain "$dir/explain" "$part"
 done
 "$tool" explain "$dir/wish.arch" > "$dir/explain" 2> "$dir/explain.err"

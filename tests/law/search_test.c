@@ -162,7 +162,7 @@ static void test_surefire(void)
     CHECK(is_shape(&r.best.arch, 2048, 36, 4, 8192));
     CHECK(r.requirements[0].satisfied && r.requirements[0].margin == 0);
     CHECK(is_shape(&r.runners[0].arch, 2560, 36, 4, 6144));
-    CHECK(r.runners[0].metrics[METRIC_THROUGHPUT] > 0.99 * r.best.metrics[METRIC_THROUGHPUT]);
+    CHECK(r.runners[0].metrics[METRIC_THROUGHPUT] > 0.98 * r.best.metrics[METRIC_THROUGHPUT]);
     CHECK(strcmp(r.objective, "maximize throughput") == 0);
     CHECK(said(&r, "outside the range that law `bian2025_297m` was fitted on, 8e+07..2.97e+08"));
     CHECK(resolve(b->arena, &b->spec, n, &b->diags, &r) && r.found);

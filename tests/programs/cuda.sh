@@ -40,6 +40,15 @@ expect one '#define D_MODEL 48'
 expect one 'K_DECODE_QKV'
 ! grep -q "$work" one || fail "emitted text names a directory"
 
+# Every step of the CUDA plan has its price, on the card that sm_90 stands for; the host's have none.
+"$archc" tiny.arch --emit=plan --target sm_90 >plan
+expect plan '^expected on h200$'
+expect plan '^  decode  at least [0-9.]* us, expected [0-9.]* us'
+[ "$(grep -c '^        at least' plan)" = "$(sed '1,/for cuda/d' plan | grep -c '^    cuda_.* : ')" ] ||
+    fail "steps without a price"
+"$archc" tiny.arch --emit=plan >plan
+! grep -q 'at least' plan || fail "the host's plan has times of this machine in it"
+
 # A clang that is older than the architecture compiles for it all the same.
 cc=clang
 command -v clang-14 >/dev/null && cc=clang-14
@@ -69,6 +78,7 @@ done
 expect out 'code for sm_80, sm_90a'
 expect out 'cuda_batch_attention'
 expect out 'products: '
+expect out 'predicted for a100_40gb: train [1-9][0-9]* us'
 mkdir -p lib && : >lib/libcublasLt.so.13
 LD_LIBRARY_PATH=lib ./tiny info >out
 expect out 'products: lib/libcublasLt.so.13, where it starts'
@@ -78,6 +88,9 @@ for command in info --help 'generate --random --prompt abc --tokens 1 --device h
     LD_DEBUG=files ./tiny $command >out 2>&1
     if grep -q 'calling init.*cublas' out; then fail "'$command' loads cuBLASLt"; fi
 done
+./tiny info --json >out
+expect out '"predicted_for": "a100_40gb"'
+expect out '"predicted_seconds": [0-9.]*e-'
 ./tiny generate --random --greedy --tokens 4 --prompt abc >text 2>notes
 ./tiny generate --random --greedy --tokens 4 --prompt abc --device host >text2 2>notes2
 [ ! -s notes2 ] || fail "a note for --device host"

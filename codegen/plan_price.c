@@ -1,0 +1,97 @@
+/* plan_price.c - what a plan takes on a device: the prices of law/cost.c, put to the steps that do
+ * the operations. No price is made here: the sum over the steps of a list is cost_list of it. */
+#include "codegen.h"
+
+/* An operation list with the schedule that runs it. */
+struct priced_list {
+    enum schedule_id id;
+    const struct op_list *list;
+    const struct workload *load;
+};
+
+/* Calls of a step in its phase. */
+static int calls(const struct plan *p, const struct step *s, enum schedule_id id)
+{
+    if (s->loop == LOOP_LAYERS || s->loop == LOOP_LAYERS_REVERSED)
+        return p->arch->layers;
+    if (s->loop != LOOP_CHUNKS)
+        return 1;
+    return id == SCHEDULE_PREFILL ? (int)(p->extents[EXTENT_CHUNK] / p->extents[EXTENT_SCORE_ROWS])
+                                  : (int)(p->extents[EXTENT_ROWS] / p->extents[EXTENT_LOSS_ROWS]);
+}
+
+static void price_kernel(struct plan *p, const struct step *s, enum schedule_id id)
+{
+    struct kernel *k = &p->kernels[s->kernel];
+    if (k->seconds > 0)
+        return; /* another step has the same instance */
+    k->floor = s->price.floor / calls(p, s, id);
+    k->seconds = s->price.seconds / calls(p, s, id);
+}
+
+static void price_schedule(struct plan *p, const struct priced_list *x)
+{
+    struct price each[MAX_OPS];
+    struct schedule *s = &p->schedules[x->id];
+    const struct op *ops = x->list->ops;
+    cost_each(p->device, x->list, x->load, each);
+    for (int i = 0; i < s->n_steps; i++) {
+        struct step *step = &s->steps[i];
+        struct price before = step->price;
+        for (int k = 0; k < step->n_fused; k++)
+            if (step->fused[k] >= ops && step->fused[k] < ops + x->list->n)
+                price_add(&step->price, &each[step->fused[k] - ops]);
+        if (step->price.bytes == before.bytes && step->price.flops == before.flops)
+            continue; /* of another list */
+        price_kernel(p, step, x->id);
+        if (step->when != WHEN_SCORED)
+            price_add(&s->price, &step->price);
+    }
+}
+
+/* Seconds that one more cached token adds to a decode step, over the whole context. */
+static double seconds_a_token(const struct plan *p, const struct workload *load)
+{
+    struct workload w = *load;
+    struct op_list l;
+    double at[2];
+    for (int i = 0; i < 2; i++) {
+        w.past = i ? p->arch->context - 1 : 0;
+        ops_build(p->arch, PHASE_DECODE, &w, &l);
+        at[i] = cost_list(p->device, &l, &w);
+    }
+    return p->arch->context > 1 ? (at[1] - at[0]) / (p->arch->context - 1) : 0;
+}
+
+void plan_price(struct plan *p, const struct device *d)
+{
+    const struct priced_list lists[] = {
+        {SCHEDULE_TRAIN, &p->lists[PHASE_TRAIN_FORWARD], &p->loads[PHASE_TRAIN_FORWARD]},
+        {SCHEDULE_TRAIN, &p->lists[PHASE_TRAIN_BACKWARD], &p->loads[PHASE_TRAIN_BACKWARD]},
+        {SCHEDULE_EVAL, &p->lists[PHASE_TRAIN_FORWARD], &p->loads[PHASE_TRAIN_FORWARD]},
+        {SCHEDULE_PREFILL, &p->lists[PHASE_PREFILL], &p->loads[PHASE_PREFILL]},
+        {SCHEDULE_PREFILL, &p->score, &p->score_load},
+        {SCHEDULE_DECODE, &p->lists[PHASE_DECODE], &p->loads[PHASE_DECODE]},
+        {SCHEDULE_BATCH, &p->slots, &p->slots_load},
+        {SCHEDULE_UPDATE, &p->lists[PHASE_OPTIMISER], &p->loads[PHASE_OPTIMISER]},
+    };
+    p->device = d;
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
+        price_schedule(p, &lists[i]);
+    p->schedules[SCHEDULE_DECODE].seconds_a_token = seconds_a_token(p, &p->loads[PHASE_DECODE]);
+    if (p->schedules[SCHEDULE_BATCH].n_steps)
+        p->schedules[SCHEDULE_BATCH].seconds_a_token = seconds_a_token(p, &p->slots_load);
+}
+
+double plan_train_seconds(const struct plan *p)
+{
+    return p->schedules[SCHEDULE_TRAIN].price.seconds + p->schedules[SCHEDULE_UPDATE].price.seconds;
+}
+
+double plan_train_mfu(const struct plan *p)
+{
+    double flops = ops_model_flops(&p->lists[PHASE_TRAIN_FORWARD]) +
+                   ops_model_flops(&p->lists[PHASE_TRAIN_BACKWARD]);
+    double peak = cost_matrix_peak(p->device, &p->loads[PHASE_TRAIN_FORWARD]);
+    return flops / plan_train_seconds(p) / peak;
+}

@@ -1,0 +1,130 @@
+/* price.c - what the kernels of an operation reach of a device's limits: one table a kind of device
+ * and way of working. Whatever prices an operation, for the search or for a plan, reads it here.
+ *
+ * Rows of a CPU are calibrated (tests/bench/predict.sh); fractions of it are the device's own.
+ * Rows of a GPU are what its kernels are expected to reach (codegen/kernels/cuda/NOTES-*.md):
+ * counted and estimated, none of them measured yet. */
+#include "law.h"
+
+enum {
+    TRAIN = 1 << PHASE_TRAIN_FORWARD | 1 << PHASE_TRAIN_BACKWARD | 1 << PHASE_OPTIMISER,
+    DECODE = 1 << PHASE_DECODE,
+    ALWAYS = TRAIN | 1 << PHASE_PREFILL | DECODE
+};
+
+/* {unit, rate, fused, residue, stream, passes, exposed} */
+static const struct price_row cpu[OP_KIND_COUNT] = {
+    [OP_EMBED] = {UNIT_VECTOR, 1, 0, 1, 1, 1, 1},
+    [OP_NORM] = {UNIT_VECTOR, 1, DECODE, 0, 1, 1, 1},
+    [OP_MATMUL] = {UNIT_MATRIX, 1, 0, 1, 1, 1, 1},
+    [OP_BIAS] = {UNIT_VECTOR, 1, ALWAYS, 0, 1, 1, 1},
+    [OP_HEAD_NORM] = {UNIT_VECTOR, 1, ALWAYS, 0, 1, 1, 1},
+    [OP_ROPE] = {UNIT_VECTOR, 1, DECODE, 0, 1, 1, 1},
+    [OP_KV_WRITE] = {UNIT_VECTOR, 1, ALWAYS, 0, 1, 1, 1},
+    [OP_ATTENTION] = {UNIT_ATTENTION, 1, 0, 1, 1, 1, 1},
+    [OP_SWIGLU] = {UNIT_VECTOR, 0.5, DECODE, 0, 1, 1, 1},
+    [OP_ADD] = {UNIT_VECTOR, 1, ALWAYS, 1.0 / 3, 1, 1, 1},
+    [OP_LOSS] = {UNIT_VECTOR, 0.5, 0, 1, 1, 1, 1},
+    [OP_SAMPLE] = {UNIT_VECTOR, 1, 0, 1, 1, 1, 1},
+    [OP_EMBED_BW] = {UNIT_VECTOR, 1, 0, 1, 1, 1, 1},
+    [OP_NORM_BW] = {UNIT_VECTOR, 1, 0, 1, 1, 1, 1},
+    [OP_MATMUL_DX] = {UNIT_MATRIX, 1, 0, 1, 1, 1, 1},
+    [OP_MATMUL_DW] = {UNIT_MATRIX, 1, 0, 1, 1, 1, 1},
+    [OP_BIAS_BW] = {UNIT_VECTOR, 1, ALWAYS, 0, 1, 1, 1},
+    [OP_HEAD_NORM_BW] = {UNIT_VECTOR, 1, ALWAYS, 0, 1, 1, 1},
+    [OP_ROPE_BW] = {UNIT_VECTOR, 1, 0, 1, 1, 1, 1},
+    /* FlashAttention-3 on H100 at 2k to 4k: backward 316 to 444, forward 560 to 667 TFLOP/s. */
+    [OP_ATTENTION_BW] = {UNIT_ATTENTION, 0.62, 0, 1, 1, 1, 1},
+    [OP_SWIGLU_BW] = {UNIT_VECTOR, 0.5, 0, 1, 1, 1, 1},
+    [OP_GRAD_NORM] = {UNIT_VECTOR, 1, 0, 1, 1, 1, 1},
+    [OP_ADAMW] = {UNIT_VECTOR, 1, 0, 1, 1, 1, 1},
+};
+
+/* Prefill and training: many rows, tiles on the matrix units.
+ *   products   in proportion to the vendor's (`matmul` of the device): 80 % of it where waves of
+ *              tiles are nearly full, 70 % for gradients of weights, whose tiles are fewer
+ *   attention  in proportion to `attention`, of which `gpu_exponentials` takes its part
+ *   backward   seven products for the five that are counted, on mma.sync */
+static const struct price_row gpu_rows[OP_KIND_COUNT] = {
+    [OP_EMBED] = {UNIT_VECTOR, 1, 0, 1, 0.90, 1, 1},
+    [OP_NORM] = {UNIT_VECTOR, 1, 0, 1, 0.90, 1, 1},
+    [OP_MATMUL] = {UNIT_MATRIX, 0.80, 0, 1, 0.90, 1, 1},
+    [OP_BIAS] = {UNIT_VECTOR, 1, ALWAYS, 0, 1, 0, 1},
+    [OP_HEAD_NORM] = {UNIT_VECTOR, 1, ALWAYS, 0, 1, 0, 1},
+    [OP_ROPE] = {UNIT_VECTOR, 1, 0, 1, 0.85, 1, 1},
+    [OP_KV_WRITE] = {UNIT_VECTOR, 1, ALWAYS, 0, 1, 0, 1},
+    [OP_ATTENTION] = {UNIT_ATTENTION, 1, 0, 1, 0.85, 1, 1},
+    [OP_SWIGLU] = {UNIT_VECTOR, 0.5, 0, 1, 0.92, 1, 1},
+    /* The product in front of it writes the sum: what is left is the stream's being read. */
+    [OP_ADD] = {UNIT_VECTOR, 1, ALWAYS, 1.0 / 3, 0.90, 0, 1},
+    [OP_LOSS] = {UNIT_VECTOR, 0.5, 0, 1, 0.75, 1, 1},
+    [OP_SAMPLE] = {UNIT_VECTOR, 1, 0, 1, 0.50, 2, 1},
+    [OP_EMBED_BW] = {UNIT_VECTOR, 1, 0, 1, 0.50, 2, 1},
+    [OP_NORM_BW] = {UNIT_VECTOR, 1, 0, 1, 0.85, 2, 1},
+    [OP_MATMUL_DX] = {UNIT_MATRIX, 0.80, 0, 1, 0.90, 1, 1},
+    [OP_MATMUL_DW] = {UNIT_MATRIX, 0.70, 0, 1, 0.90, 1, 1},
+    [OP_BIAS_BW] = {UNIT_VECTOR, 1, ALWAYS, 0, 1, 0, 1},
+    [OP_HEAD_NORM_BW] = {UNIT_VECTOR, 1, ALWAYS, 0, 1, 0, 1},
+    [OP_ROPE_BW] = {UNIT_VECTOR, 1, 0, 1, 0.80, 2, 1},
+    [OP_ATTENTION_BW] = {UNIT_ATTENTION, 0.42, 0, 1, 0.85, 3, 1},
+    [OP_SWIGLU_BW] = {UNIT_VECTOR, 0.5, 0, 1, 0.92, 1, 1},
+    [OP_GRAD_NORM] = {UNIT_VECTOR, 1, 0, 1, 0.95, 2, 1},
+    [OP_ADAMW] = {UNIT_VECTOR, 1, 0, 1, 0.92, 1, 1},
+};
+
+/* Decode. Products stream weights; up to 8 rows they fill their rings before their predecessor
+ * ends, so that about 0.6 of a launch is left to be seen. Above, the norm is a pass of its own, x
+ * comes from the L2 beside the weights, and mma.sync bounds the arithmetic. */
+static const struct price_row gpu_stream = {UNIT_MATRIX, 0.75, 0, 1, 0.955, 1, 0.58};
+static const struct price_row gpu_skinny = {UNIT_MATRIX, 0.75, 0, 1, 0.88, 1, 0.80};
+static const struct price_row gpu_skinny_norm = {UNIT_VECTOR, 1, DECODE, 0, 0.90, 1, 0.80};
+static const struct price_row gpu_within = {UNIT_VECTOR, 1, ALWAYS, 0, 1, 0, 1};
+/* Keys and values, in splits and then their sum; q is not there before, so nothing is hidden. */
+static const struct price_row gpu_cached = {UNIT_ATTENTION, 0.5, 0, 1, 0.80, 2, 1};
+
+/* A row of exponentials beside the products of attention: at head size 64 the special function
+ * units take as long as the matrix units do, and half of it is seen. */
+static double gpu_exponentials(const struct op *op)
+{
+    return 1 / (0.86 + 0.52 * 64 / (double)op->k);
+}
+
+enum { STREAM_ROWS = 8 };
+
+static struct price_row gpu_decode(const struct op *op)
+{
+    switch (op->kind) {
+    case OP_MATMUL:
+        return op->m <= STREAM_ROWS ? gpu_stream : gpu_skinny;
+    case OP_NORM:
+        return op->m <= STREAM_ROWS ? gpu_within : gpu_skinny_norm;
+    case OP_ATTENTION:
+        return gpu_cached;
+    case OP_EMBED:
+    case OP_SAMPLE:
+        return gpu_rows[op->kind];
+    default:
+        return gpu_within;
+    }
+}
+
+bool device_is_cpu(const struct device *d)
+{
+    return d->threads > 0;
+}
+
+struct price_row price_row(const struct device *d, enum phase phase, const struct op *op)
+{
+    if (device_is_cpu(d))
+        return cpu[op->kind];
+    /* The logits behind a prompt are decode's kernels too. */
+    bool last = phase == PHASE_PREFILL && op->section == SECTION_EXIT && op->m <= STREAM_ROWS;
+    if (phase == PHASE_DECODE || last)
+        return gpu_decode(op);
+    if (op->kind == OP_SWIGLU && phase == PHASE_PREFILL)
+        return gpu_within; /* in training its input is kept */
+    struct price_row r = gpu_rows[op->kind];
+    if (op->kind == OP_ATTENTION || op->kind == OP_ATTENTION_BW)
+        r.rate *= gpu_exponentials(op);
+    return r;
+}
