@@ -1,7 +1,7 @@
 /* bench.c - `archc bench`: the same model compiled twice, with its shapes fixed and with shapes
  * read at run time, and both programs' own `bench --json` in turn, so that what drifts on the
  * machine drifts for both. Each round gives medians; the table has the median over rounds. */
-#include "driver.h"
+#include "bench.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,18 +12,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
 extern char **environ;
 
-enum { MAX_ROUNDS = 25, MAX_ROWS = 128, MAX_RIVALS = 4 };
+enum { MAX_ROWS = 128, MAX_RIVALS = 4 };
 
-struct series {
-    double at[MAX_ROUNDS];
-    int n;
-};
+/* ---- what bench.h declares ---- */
 
-static void add(struct series *s, double x)
+void series_add(struct series *s, double x)
 {
     if (isfinite(x) && s->n < MAX_ROUNDS)
         s->at[s->n++] = x;
@@ -35,7 +30,7 @@ static int ascending(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static double median(const struct series *s)
+double series_median(const struct series *s)
 {
     struct series t = *s;
     if (t.n == 0)
@@ -77,13 +72,13 @@ static char *read_all(int fd)
     return t.at;
 }
 
-/* `bench --json` with more options, NULL at their end. */
-static json_t *run_bench_of(const char *program, const char *const *options, bool quiet)
+json_t *program_json(const char *program, const char *const *words, bool quiet, int *status)
 {
     int ends[2];
-    char *argv[12] = {(char *)(uintptr_t)program, (char *)"bench", (char *)"--json"};
-    for (int i = 0; options[i]; i++)
-        argv[3 + i] = (char *)(uintptr_t)options[i];
+    char *argv[12] = {(char *)(uintptr_t)program};
+    for (int i = 0; words[i]; i++)
+        argv[1 + i] = (char *)(uintptr_t)words[i];
+    *status = -1;
     if (pipe(ends) != 0)
         return NULL;
     posix_spawn_file_actions_t files;
@@ -98,8 +93,7 @@ static json_t *run_bench_of(const char *program, const char *const *options, boo
     close(ends[1]);
     char *text = error ? NULL : read_all(ends[0]);
     close(ends[0]);
-    int status = 0;
-    while (!error && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+    while (!error && waitpid(pid, status, 0) < 0 && errno == EINTR)
         ;
     json_t *result = text ? json_loads(text, 0, NULL) : NULL;
     free(text);
@@ -108,29 +102,56 @@ static json_t *run_bench_of(const char *program, const char *const *options, boo
 
 struct json_t *bench_program(const char *program, const char *phase)
 {
-    const char *const one[] = {"--phase", phase, NULL}, *const all[] = {NULL};
-    return run_bench_of(program, phase ? one : all, false);
+    const char *const words[] = {"bench", "--json", phase ? "--phase" : NULL, phase, NULL};
+    int status;
+    return program_json(program, words, false, &status);
 }
 
 struct json_t *bench_phases(const char *program, const char *phase)
 {
-    const char *const options[] = {"--whole", "--blas", "none", "--phase", phase, NULL};
-    return run_bench_of(program, options, true);
+    const char *const words[] = {"bench", "--json",  "--whole", "--blas",
+                                 "none",  "--phase", phase,     NULL};
+    int status;
+    return program_json(program, words, true, &status);
 }
 
-/* ---- combining ---- */
-
-static double real_of(json_t *o, const char *key)
+double json_real_of(json_t *o, const char *key)
 {
     json_t *v = json_object_get(o, key);
     return json_is_number(v) ? json_number_value(v) : NAN;
 }
 
-static const char *text_of(json_t *o, const char *key)
+const char *json_text_of(json_t *o, const char *key)
 {
     const char *s = json_string_value(json_object_get(o, key));
     return s ? s : "";
 }
+
+json_t *json_number(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
+}
+
+const char *real_cell(char out[CELL], const char *format, double x)
+{
+    if (isfinite(x))
+        snprintf(out, CELL, format, x);
+    else
+        snprintf(out, CELL, "-");
+    return out;
+}
+
+const char *percent_cell(char out[CELL], double fraction)
+{
+    return real_cell(out, "%.0f %%", 100 * fraction);
+}
+
+const char *times_cell(char out[CELL], double ratio)
+{
+    return real_cell(out, "%.2fx", ratio);
+}
+
+/* ---- combining ---- */
 
 static struct row *find_row(struct comparison *c, const char *name, const char *phase,
                             bool is_phase)
@@ -154,7 +175,7 @@ static void add_rivals(struct row *r, json_t *list)
     json_t *rival;
     json_array_foreach(list, i, rival)
     {
-        const char *name = text_of(rival, "library");
+        const char *name = json_text_of(rival, "library");
         int k = 0;
         while (k < r->n_rivals && strcmp(r->rival[k], name) != 0)
             k++;
@@ -162,29 +183,29 @@ static void add_rivals(struct row *r, json_t *list)
             continue;
         if (k == r->n_rivals)
             snprintf(r->rival[r->n_rivals++], sizeof r->rival[0], "%s", name);
-        add(&r->ratio[k], real_of(rival, "ratio"));
+        series_add(&r->ratio[k], json_real_of(rival, "ratio"));
     }
 }
 
 static void add_measurement(struct row *r, json_t *o, bool generic)
 {
-    double seconds = real_of(o, "seconds");
+    double seconds = json_real_of(o, "seconds");
     json_t *correct = json_object_get(o, "correct");
     if (json_is_boolean(correct)) {
         r->judged = true;
         r->correct = r->correct && json_is_true(correct);
     }
     if (generic) {
-        add(&r->generic, seconds);
+        series_add(&r->generic, seconds);
         if (r->specialised.n == r->generic.n)
-            add(&r->factor, seconds / r->specialised.at[r->specialised.n - 1]);
+            series_add(&r->factor, seconds / r->specialised.at[r->specialised.n - 1]);
         return;
     }
-    r->times = (int)real_of(o, "times");
-    add(&r->specialised, seconds);
-    add(&r->peak, real_of(o, "peak_fraction"));
-    add(&r->read, real_of(o, "read_fraction"));
-    add(&r->tokens, real_of(o, "tokens_per_second"));
+    r->times = (int)json_real_of(o, "times");
+    series_add(&r->specialised, seconds);
+    series_add(&r->peak, json_real_of(o, "peak_fraction"));
+    series_add(&r->read, json_real_of(o, "read_fraction"));
+    series_add(&r->tokens, json_real_of(o, "tokens_per_second"));
     add_rivals(r, json_object_get(o, "blas"));
 }
 
@@ -194,13 +215,13 @@ static void add_round(struct comparison *c, json_t *round, bool generic)
     json_t *o;
     json_array_foreach(json_object_get(round, "kernels"), i, o)
     {
-        struct row *r = find_row(c, text_of(o, "name"), text_of(o, "phase"), false);
+        struct row *r = find_row(c, json_text_of(o, "name"), json_text_of(o, "phase"), false);
         if (r)
             add_measurement(r, o, generic);
     }
     json_array_foreach(json_object_get(round, "phases"), i, o)
     {
-        struct row *r = find_row(c, text_of(o, "what"), text_of(o, "phase"), true);
+        struct row *r = find_row(c, json_text_of(o, "what"), json_text_of(o, "phase"), true);
         if (r)
             add_measurement(r, o, generic);
     }
@@ -211,35 +232,18 @@ static void add_round(struct comparison *c, json_t *round, bool generic)
 
 /* ---- printing ---- */
 
-static const char *percent(char out[16], double fraction)
-{
-    if (isfinite(fraction))
-        snprintf(out, 16, "%.0f %%", 100 * fraction);
-    else
-        snprintf(out, 16, "-");
-    return out;
-}
-
-static const char *times(char out[16], double ratio)
-{
-    if (isfinite(ratio))
-        snprintf(out, 16, "%.2fx", ratio);
-    else
-        snprintf(out, 16, "-");
-    return out;
-}
-
 static void print_row(const struct row *r)
 {
     char a[16], b[16], c[16], d[16];
     const char *verdict = !r->judged ? "-" : r->correct ? "pass" : "FAIL";
     printf("%-28s %-5s %11.1f %11.1f %8s %8s %8s", r->name, r->is_phase ? "" : verdict,
-           1e6 * median(&r->specialised), 1e6 * median(&r->generic), times(a, median(&r->factor)),
-           percent(b, median(&r->peak)), percent(c, median(&r->read)));
+           1e6 * series_median(&r->specialised), 1e6 * series_median(&r->generic),
+           times_cell(a, series_median(&r->factor)), percent_cell(b, series_median(&r->peak)),
+           percent_cell(c, series_median(&r->read)));
     for (int k = 0; k < r->n_rivals; k++)
-        printf("  %s %s", r->rival[k], times(d, median(&r->ratio[k])));
+        printf("  %s %s", r->rival[k], times_cell(d, series_median(&r->ratio[k])));
     if (r->is_phase)
-        printf("  %.0f tok/s", median(&r->tokens));
+        printf("  %.0f tok/s", series_median(&r->tokens));
     putchar('\n');
 }
 
@@ -262,11 +266,6 @@ static void print_table(const struct comparison *c, const char *model)
             print_row(&c->rows[i]);
 }
 
-static json_t *number(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 static json_t *row_json(const struct row *r)
 {
     json_t *o = json_object(), *rivals = json_object();
@@ -276,15 +275,15 @@ static json_t *row_json(const struct row *r)
         json_object_set_new(o, "correct", r->judged ? json_boolean(r->correct) : json_null());
         json_object_set_new(o, "times", json_integer(r->times));
     } else {
-        json_object_set_new(o, "tokens_per_second", number(median(&r->tokens)));
+        json_object_set_new(o, "tokens_per_second", json_number(series_median(&r->tokens)));
     }
-    json_object_set_new(o, "specialised_seconds", number(median(&r->specialised)));
-    json_object_set_new(o, "generic_seconds", number(median(&r->generic)));
-    json_object_set_new(o, "factor", number(median(&r->factor)));
-    json_object_set_new(o, "peak_fraction", number(median(&r->peak)));
-    json_object_set_new(o, "read_fraction", number(median(&r->read)));
+    json_object_set_new(o, "specialised_seconds", json_number(series_median(&r->specialised)));
+    json_object_set_new(o, "generic_seconds", json_number(series_median(&r->generic)));
+    json_object_set_new(o, "factor", json_number(series_median(&r->factor)));
+    json_object_set_new(o, "peak_fraction", json_number(series_median(&r->peak)));
+    json_object_set_new(o, "read_fraction", json_number(series_median(&r->read)));
     for (int k = 0; k < r->n_rivals; k++)
-        json_object_set_new(rivals, r->rival[k], number(median(&r->ratio[k])));
+        json_object_set_new(rivals, r->rival[k], json_number(series_median(&r->ratio[k])));
     json_object_set_new(o, "rivals", rivals);
     return o;
 }
@@ -302,13 +301,11 @@ static void print_json(const struct comparison *c, const char *model, int rounds
     json_decref(all);
 }
 
-/* Bars of the factor, kernel by kernel, then phase by phase. */
-static void write_script(const struct comparison *c, const char *model, FILE *f)
+static void write_script(const struct bar *bars, int n, const char *model, FILE *f)
 {
     fprintf(f, "$factor << EOD\n");
-    for (int i = 0; i < c->n; i++)
-        fprintf(f, "\"%s\" %.6g %d\n", c->rows[i].name, median(&c->rows[i].factor),
-                c->rows[i].is_phase);
+    for (int i = 0; i < n; i++)
+        fprintf(f, "\"%s\" %.6g %d\n", bars[i].name, bars[i].factor, bars[i].is_phase);
     fprintf(f,
             "EOD\nset terminal svg size 900,%d dynamic enhanced background '#ffffff'\n"
             "set title '%s: generic time / specialised time' noenhanced\n"
@@ -317,16 +314,16 @@ static void write_script(const struct comparison *c, const char *model, FILE *f)
             "nohead lc rgb '#808080'\n"
             "plot $factor using ($2/2):0:($2/2):(0.4):($3 ? 0xc05020 : 0x1f5fa8):"
             "ytic(1) with boxxyerror lc rgb variable\n",
-            120 + 18 * c->n, model, c->n);
+            120 + 18 * n, model, n);
 }
 
-static int write_plot(const struct driver *d, const struct comparison *c, const char *model)
+int bench_plot(const struct driver *d, const char *model, const struct bar *bars, int n)
 {
     FILE *script = tmpfile(), *svg = fopen(d->svg, "w");
     const char *why = "no file could be made";
     bool ok = script && svg;
     if (ok) {
-        write_script(c, model, script);
+        write_script(bars, n, model, script);
         ok = plot_svg(script, svg, &why);
     } else if (!svg) {
         why = strerror(errno);
@@ -340,21 +337,30 @@ static int write_plot(const struct driver *d, const struct comparison *c, const 
     return ok ? 0 : STATUS_WORLD;
 }
 
+static int plot(const struct driver *d, const struct comparison *c, const char *model)
+{
+    struct bar bars[MAX_ROWS];
+    for (int i = 0; i < c->n; i++)
+        bars[i] =
+            (struct bar){c->rows[i].name, series_median(&c->rows[i].factor), c->rows[i].is_phase};
+    return bench_plot(d, model, bars, c->n);
+}
+
 /* ---- the command ---- */
 
-static int build_both(struct driver *d, char program[2][64])
+int bench_build(struct driver *d, char program[2][64], bool keep)
 {
-    for (int generic = 0; generic < 2; generic++) {
+    int status = 0;
+    for (int generic = 0; generic < 2 && !status; generic++) {
         d->generic = generic;
+        d->keep = keep ? arena_printf(d->arena, "%s.d", program[generic]) : NULL;
         for (int i = 0; i < d->files.n; i++)
             text_free(&d->files.files[i].text);
-        int status = driver_plan(d);
+        status = driver_plan(d);
         if (!status)
             status = driver_build(d, program[generic]);
-        if (status)
-            return status;
     }
-    return 0;
+    return status;
 }
 
 static int measure(struct driver *d, char program[2][64], int rounds, struct comparison *c)
@@ -384,7 +390,12 @@ int run_bench(struct driver *d)
         fprintf(stderr, "archc: --rounds wants a number from 1 to %d\n", MAX_ROUNDS);
         return STATUS_USAGE;
     }
-    int status = driver_resolve(d);
+    const char *host;
+    int status = driver_targets(d, &host);
+    if (!status)
+        status = driver_resolve(d);
+    if (!status && d->cuda.n > 0)
+        return run_bench_cuda(d, rounds);
     if (status)
         return status;
     char directory[32] = "/tmp/archc-bench-XXXXXX", program[2][64];
@@ -396,7 +407,7 @@ int run_bench(struct driver *d)
     snprintf(program[1], sizeof program[1], "%s/generic", directory);
     struct comparison *c = calloc(1, sizeof *c);
     const char *model = d->resolution.model->name;
-    status = c ? build_both(d, program) : STATUS_WORLD;
+    status = c ? bench_build(d, program, false) : STATUS_WORLD;
     if (!status) {
         c->correct = true;
         status = measure(d, program, rounds, c);
@@ -406,7 +417,7 @@ int run_bench(struct driver *d)
     else if (!status)
         print_table(c, model);
     if (!status && d->svg)
-        status = write_plot(d, c, model);
+        status = plot(d, c, model);
     if (!status && !c->correct) {
         fprintf(stderr, "archc: a kernel failed its check: its time means nothing\n");
         status = STATUS_WORLD;

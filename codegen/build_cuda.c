@@ -242,6 +242,8 @@ static void nvcc_words(const struct device_build *b, struct command *c,
     word(c, "cu");
     word(c, "-O3");
     word(c, arena_printf(b->tasks->arena, "-arch=%s", target->name));
+    word(c, "-Xptxas");
+    word(c, "-v"); /* registers and spills stay in the log */
     include_words(b, c);
     word(c, b->stage == DEVICE_PTX ? "-ptx" : "-cubin");
 }
@@ -277,6 +279,7 @@ static void add_unit(const struct device_build *b, const char *file,
         return;
     struct command *second = &task->commands[task->n++];
     word(second, b->compiler->ptxas);
+    word(second, "-v");
     word(second, arena_printf(a, "-arch=%s", target->name));
     word(second, ptx);
     word(second, "-o");
