@@ -103,6 +103,7 @@ static const struct option options[] = {
                 "resolve, compile: time the N best candidates here, decide on that"),
     TEXT_OPTION("--phase", "PHASE", phase, "bench: train, prefill or decode only"),
     TEXT_OPTION("--rounds", "N", rounds, "bench, --measure: how often each program runs, in turn (default 3)"),
+    TEXT_OPTION("--repeat", "N", repeat, "bench on a GPU: timings a round, of which the median (5)"),
     TEXT_OPTION("--programs", "A,B", programs,
                 "bench on a GPU: the specialised and the generic program, compiled before"),
     TEXT_OPTION("--jobs", "N", jobs, "study: runs at once (default: processors)"),

@@ -267,9 +267,9 @@ static void add_round(struct cuda_bench *b, json_t *round, int generic)
     b->peak = fmax(b->peak, json_real_of(round, "matrix_flops_per_second"));
 }
 
-static int measure(struct cuda_bench *b, char program[BOTH][64], int rounds)
+static int measure(struct cuda_bench *b, char program[BOTH][64], int rounds, const char *repeat)
 {
-    const char *const words[] = {"bench", "--device", "cuda", "--json", NULL};
+    const char *const words[] = {"bench", "--device", "cuda", "--json", "--repeat", repeat, NULL};
     for (int round = 0; round < rounds; round++)
         for (int generic = 0; generic < BOTH; generic++) {
             int status;
@@ -453,7 +453,7 @@ static int bench(struct driver *d, struct cuda_bench *b, char program[BOTH][64],
     if (!status && gpu)
         status = verify_both(b, program);
     if (!status && gpu)
-        status = measure(b, program, rounds);
+        status = measure(b, program, rounds, d->repeat ? d->repeat : "5");
     if (!status && d->json)
         print_json(b, model, rounds);
     else if (!status)
@@ -464,8 +464,12 @@ static int bench(struct driver *d, struct cuda_bench *b, char program[BOTH][64],
 int run_bench_cuda(struct driver *d, int rounds)
 {
     char directory[32] = "/tmp/archc-bench-XXXXXX", program[BOTH][64];
+    int repeat, status;
+    if (d->repeat && !parse_count(d->repeat, 1, 63, &repeat)) {
+        fprintf(stderr, "archc: --repeat wants a number from 1 to 63\n");
+        return STATUS_USAGE;
+    }
     struct cuda_bench *b = calloc(1, sizeof *b);
-    int status = b ? 0 : STATUS_WORLD;
     if (!b || !mkdtemp(directory)) {
         fprintf(stderr, "archc: cannot make a directory in /tmp: %s\n", strerror(errno));
         free(b);
