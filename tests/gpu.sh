@@ -23,7 +23,8 @@ if [ "$1" = --pack ]; then
     trap 'rm -rf "$stage"' EXIT
     mkdir "$stage/gpu"
     cp "$archc" "$stage/gpu/archc"
-    cp "$here/gpu.sh" "$here/bench/gpu_torch.py" "$here/bench/gpu_merge.py" "$stage/gpu/"
+    cp "$here/gpu.sh" "$here/bench/gpu_torch.py" "$here/bench/gpu_merge.py" "$here"/bench/odd_shapes.* \
+        "$stage/gpu/"
     cp -r "$root/examples" "$stage/gpu/examples"
     cp "$here/cuda/model_a.arch" "$here/cuda/model_b.arch" "$stage/gpu/examples/"
     (cd "$root" && git rev-parse --short HEAD 2>/dev/null || echo unknown) >"$stage/gpu/commit"
@@ -100,7 +101,10 @@ for model in ${MODELS:-llama_3_2_1b surefire_1b panda_1b qwen3_0_6b}; do
     rm -f "$work/$model" "$work/$model.generic"
 done
 
-# 3. The opponents on the same shapes, and the card's matrix peak.
+# 3. What odd groups and head sizes cost beside siblings of equal bytes.
+sh "$tools/odd_shapes.sh" "$archc" "$work/odd_shapes.json" "$@" || status=1
+
+# 4. The opponents on the same shapes, and the card's matrix peak.
 python3 "$tools/gpu_torch.py" "$work" || status=1
 result=$out/$(date -u +%Y%m%d-%H%M)-$card.json
 python3 "$tools/gpu_merge.py" "$work" "$result" "$commit" || status=1

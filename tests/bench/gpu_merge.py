@@ -54,7 +54,7 @@ def main():
     first = next(iter(models.values()))["specialised"]
     whole = {"date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%MZ"),
              "card": first["device"], "driver": first["driver"], "commit": commit, "verified": True,
-             "models": models}
+             "models": models, "odd_shapes": read(f"{directory}/odd_shapes.json")}
     with open(result + ".part", "w") as f:
         json.dump(whole, f, indent=1)
     os.replace(result + ".part", result)
