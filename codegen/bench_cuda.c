@@ -225,9 +225,11 @@ static int verify_both(struct cuda_bench *b, char program[BOTH][64])
 
 /* ---- measuring ---- */
 
-static void add_measurement(struct cuda_row *r, json_t *o, int generic)
+static void add_measurement(struct cuda_row *r, json_t *o, int generic, const char *library)
 {
-    double seconds = json_real_of(o, "seconds");
+    /* Where a library did the product, the kernel that this compares was timed beside it. */
+    double own = json_real_of(o, "own_seconds");
+    double seconds = isnan(own) ? json_real_of(o, "seconds") : own;
     series_add(&r->seconds[generic], seconds);
     if (generic) {
         if (r->seconds[0].n == r->seconds[1].n && r->seconds[0].n > 0)
@@ -237,12 +239,13 @@ static void add_measurement(struct cuda_row *r, json_t *o, int generic)
     double predicted = json_real_of(o, "predicted_seconds");
     if (!isnan(predicted))
         r->predicted = predicted;
-    series_add(&r->of_copy, json_real_of(o, "of_copy_bandwidth"));
-    series_add(&r->flops, json_real_of(o, "flops_per_second"));
-    series_add(&r->tokens, json_real_of(o, "tokens_per_second"));
+    double rate = json_real_of(o, "seconds") / seconds; /* theirs are of what was run */
+    series_add(&r->of_copy, rate * json_real_of(o, "of_copy_bandwidth"));
+    series_add(&r->flops, rate * json_real_of(o, "flops_per_second"));
+    series_add(&r->tokens, rate * json_real_of(o, "tokens_per_second"));
     series_add(&r->library, json_real_of(o, "library_seconds"));
-    if (json_text_of(o, "library")[0])
-        snprintf(r->rival, sizeof r->rival, "%s", json_text_of(o, "library"));
+    if (r->library.n)
+        snprintf(r->rival, sizeof r->rival, "%.31s", library);
 }
 
 static void add_round(struct cuda_bench *b, json_t *round, int generic)
@@ -254,14 +257,14 @@ static void add_round(struct cuda_bench *b, json_t *round, int generic)
         struct cuda_row *r =
             find_row(b, json_text_of(o, "name"), json_text_of(o, "phase"), false, 0);
         if (r)
-            add_measurement(r, o, generic);
+            add_measurement(r, o, generic, json_text_of(round, "products"));
     }
     json_array_foreach(json_object_get(round, "phases"), i, o)
     {
         const char *phase = json_text_of(o, "phase");
         struct cuda_row *r = find_row(b, phase, phase, true, json_real_of(o, "past"));
         if (r)
-            add_measurement(r, o, generic);
+            add_measurement(r, o, generic, json_text_of(round, "products"));
     }
     b->copy = fmax(b->copy, json_real_of(round, "copy_bytes_per_second"));
     b->peak = fmax(b->peak, json_real_of(round, "matrix_flops_per_second"));
