@@ -36,14 +36,19 @@ figures()
             /[Ss]erialized/ { print arch, model "." name, "serialized", 1 }'
 }
 
-# A program for each: group 9 with 64 slots; head norms; biases and group 7.
-for pair in surefire_1b:sm_80,sm_86,sm_89,sm_90 qwen3_0_6b:sm_90 qwen2_5_0_5b:sm_80; do
-    model=${pair%%:*} targets=${pair#*:}
-    "$archc" "$here/../../examples/$model.arch" --emit=ptx --target "$targets" -o "$work/$model" -v \
+# A program for each: group 9 with 64 slots; head norms; biases and group 7; head size 256, of which
+# the decode attention alone.
+examples=$here/../../examples
+for pair in "$examples/surefire_1b:sm_80,sm_86,sm_89,sm_90" "$examples/qwen3_0_6b:sm_90" \
+    "$examples/qwen2_5_0_5b:sm_80" "$here/wide_heads:sm_80,sm_86,sm_89,sm_90"; do
+    file=${pair%:*} targets=${pair##*:} kernels='.'
+    model=${file##*/}
+    [ "$model" != wide_heads ] || kernels='_\(decode\|batch\)_attention'
+    "$archc" "$file.arch" --emit=ptx --target "$targets" -o "$work/$model" -v \
         2>"$work/notes" || { cat "$work/notes"; exit 1; }
     for ptx in "$work/$model"/*.ptx; do
         arch=${ptx%.ptx}
-        figures "${arch##*.}" "$model" "$ptx"
+        figures "${arch##*.}" "$model" "$ptx" | grep "$kernels" || true
     done
 done | sort >"$work/rows"
 compiler=$(sed -n 's/^+ \([^ ]*clang[^ ]*\) .*/\1/p' "$work/notes" | head -n 1)

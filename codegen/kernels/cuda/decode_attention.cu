@@ -11,14 +11,16 @@
  *
  * Pass 1: KEYS_SPLITS blocks share the keys of a row and kv head, four pages' tiles or more each; a
  * block reads how many it has from the position, so that a graph is replayed as it is. Its warps
- * take tiles of 16 keys in turn, each with its own running maximum, and meet once, at the end. Keys
- * and values go from the cache to operands without shared memory: scores = q k^T: lane (g, i) takes
- * elements 8 i .. 8 i + 7 of 32 of key g, of q as of k (decode_stream.h); out += p v: lane (g, i)
- * takes elements 8 g .. 8 g + 7 of 64 of keys 2 i, 2 i + 1, 2 i + 8 and 2 i + 9; element 8 g + j is
- * column g of product j, so that pairs of keys are put together in registers, and a lane ends with
- * sixteen elements of out in a row. The next tile's keys and values are asked for as soon as the
- * registers of this one's are free. Pass 2: a block a row and query head weighs and adds the splits
- * in their order. */
+ * take tiles of 16 keys in turn, each with its own running maximum, and meet once, at the end.
+ * Above head size 128 two warps take a tile together, half of a head's elements each, so that no
+ * more than 128 are in a warp's registers: they add up their scores through shared memory, one
+ * barrier of 64 threads a tile, and both take the weights. Keys and values go from the cache to
+ * operands without shared memory: scores = q k^T: lane (g, i) takes elements 8 i .. 8 i + 7 of 32
+ * of key g, of q as of k (decode_stream.h); out += p v: lane (g, i) takes elements 8 g .. 8 g + 7
+ * of 64 of keys 2 i, 2 i + 1, 2 i + 8 and 2 i + 9; element 8 g + j is column g of product j, so
+ * that pairs of keys are put together in registers, and a lane ends with sixteen elements of out in
+ * a row. The next tile's keys and values are asked for as soon as the registers of this one's are
+ * free. Pass 2: a block a row and query head weighs and adds the splits in their order. */
 #include "device.h"
 #include "launch.h"
 #include "archrt_cuda.h"
@@ -28,27 +30,25 @@
 
 #define KEYS_NONE (-1e30f) /* below every score */
 enum {
-    KEYS_Q = DIV_UP(HEAD_DIM, 32), /* pieces of a head for scores */
-    KEYS_V = DIV_UP(HEAD_DIM, 64), /* and for out */
-    KEYS_AHEAD = HEAD_DIM <= 128   /* registers for a tile under way */
+    KEYS_SHARE = DIV_UP(DIV_UP(HEAD_DIM, KEYS_HALVES), 8) * 8, /* elements of a head, a warp's */
+    KEYS_Q = DIV_UP(KEYS_SHARE, 32),                           /* pieces of them for scores */
+    KEYS_V = DIV_UP(KEYS_SHARE, 64),                           /* and for out */
+    KEYS_STEP = KEYS_TEAMS * KEYS_TILE                         /* keys between a warp's tiles */
 };
-STATIC_ASSERT(HEAD_DIM % 8 == 0 && HEAD_DIM <= 256, "registers hold one head of out");
-STATIC_ASSERT(KV_PAGE == KEYS_WARPS * KEYS_TILE, "a warp's tiles are a page apart");
+STATIC_ASSERT(HEAD_DIM % 8 == 0 && KEYS_SHARE <= 128, "registers hold a warp's share of out");
+STATIC_ASSERT(KV_PAGE == KEYS_WARPS * KEYS_TILE, "a block's share of keys begins with a page");
 
 /* What a lane keeps: rows g and g + 8 are query heads of the group. */
 struct keys_state {
-    const bf16 *first; /* the group's queries */
-    u32 group;
-    u32 q[KEYS_AHEAD ? KEYS_Q : 1]
-         [8];                /* pieces of them: rows g, g + 8 of each word; else from L1 */
+    u32 q[KEYS_Q][8];        /* pieces of them: rows g, g + 8 of each word */
     float out[KEYS_V][8][4]; /* d of product j of 64 columns */
     float most[2], sum[2];   /* of each row's scores; sum of this lane's own keys */
 };
 
-/* Keys and values of a tile, as a lane gets them; without KEYS_AHEAD one piece at a time. */
+/* Keys and values of a tile, as a lane gets them. */
 struct keys_tile {
-    u32x4 k[KEYS_AHEAD ? KEYS_Q : 1][2];
-    u32x4 v[KEYS_AHEAD ? KEYS_V : 1][4];
+    u32x4 k[KEYS_Q][2];
+    u32x4 v[KEYS_V][4];
 };
 
 /* A tile in the cache. */
@@ -57,54 +57,69 @@ struct keys_place {
     u32 keys;          /* of it that the row sees, 1.. */
 };
 
-/* This warp's tile, number `warp` of the kv head, of a page. */
-DEVICE struct keys_place keys_place(const bf16 *cache, u32 page, u32 keys)
+/* Which keys and which elements of a head are this warp's. */
+DEVICE u32 keys_team(void)
+{
+    return threadIdx.x / WARP / KEYS_HALVES;
+}
+
+DEVICE u32 keys_half(void)
+{
+    return KEYS_HALVES == 1 ? 0 : threadIdx.x / WARP % KEYS_HALVES;
+}
+
+/* Of the share's element e, the head's; whether there is one. */
+DEVICE u32 keys_element(u32 e)
+{
+    return keys_half() * KEYS_SHARE + e;
+}
+
+DEVICE u32 keys_has(u32 e)
+{
+    return e < KEYS_SHARE &&
+           (KEYS_SHARE * KEYS_HALVES == HEAD_DIM || keys_element(e) < (u32)HEAD_DIM);
+}
+
+/* The tile of `key` on, of a page. */
+DEVICE struct keys_place keys_place(const bf16 *cache, u32 page, u32 key, u32 end)
 {
     const u64 half = (u64)(KV_HEADS)*KV_PAGE * HEAD_DIM;
+    const u32 row = KEYS_HALVES == 1 ? keys_team() * KEYS_TILE : key % KV_PAGE;
     struct keys_place at;
-    at.k = cache + page * 2 * half +
-           (blockIdx.y * KV_PAGE + threadIdx.x / WARP * KEYS_TILE) * HEAD_DIM;
+    at.k = cache + page * 2 * half + (blockIdx.y * KV_PAGE + row) * HEAD_DIM;
     at.v = at.k + half;
-    at.keys = keys;
+    at.keys = end - key;
     return at;
 }
 
 /* Lanes past the end of a head or of the keys load again what others do: their queries are 0 and
  * their weights are 0. From L2, in the order of the program. */
-DEVICE void keys_load_k(u32x4 k[2], const struct keys_place *at, u32 piece)
+DEVICE void keys_load_k(struct keys_tile *tile, struct keys_place at)
 {
-    const u32 g = lane_id() / 4, e = piece * 32 + lane_id() % 4 * 8;
     UNROLL
-    for (u32 i = 0; i < 2; i++)
-        k[i] = load_l2_u32x4(at->k + LESSER(g + 8 * i, at->keys - 1) * HEAD_DIM +
-                             (HEAD_DIM % 32 == 0 || e < HEAD_DIM ? e : 0));
-}
-
-DEVICE void keys_load_v(u32x4 v[4], const struct keys_place *at, u32 piece)
-{
-    const u32 e = piece * 64 + lane_id() / 4 * 8;
-    UNROLL
-    for (u32 i = 0; i < 4; i++) {
-        const u32 key = lane_id() % 4 * 2 + i / 2 * 8 + i % 2;
-        v[i] = load_l2_u32x4(at->v + LESSER(key, at->keys - 1) * HEAD_DIM +
-                             (HEAD_DIM % 64 == 0 || e < HEAD_DIM ? e : 0));
+    for (u32 c = 0; c < KEYS_Q; c++) {
+        const u32 e = c * 32 + lane_id() % 4 * 8;
+        UNROLL
+        for (u32 i = 0; i < 2; i++) {
+            const u32 key = LESSER(lane_id() / 4 + 8 * i, at.keys - 1);
+            tile->k[c][i] =
+                load_l2_u32x4(at.k + key * HEAD_DIM + keys_element(keys_has(e) ? e : 0));
+        }
     }
 }
 
-DEVICE void keys_load_all_k(struct keys_tile *tile, struct keys_place at)
+DEVICE void keys_load_v(struct keys_tile *tile, struct keys_place at)
 {
-    if (KEYS_AHEAD)
+    UNROLL
+    for (u32 c = 0; c < KEYS_V; c++) {
+        const u32 e = c * 64 + lane_id() / 4 * 8;
         UNROLL
-    for (u32 c = 0; c < KEYS_Q; c++)
-        keys_load_k(tile->k[KEYS_AHEAD ? c : 0], &at, c);
-}
-
-DEVICE void keys_load_all_v(struct keys_tile *tile, struct keys_place at)
-{
-    if (KEYS_AHEAD)
-        UNROLL
-    for (u32 c = 0; c < KEYS_V; c++)
-        keys_load_v(tile->v[KEYS_AHEAD ? c : 0], &at, c);
+        for (u32 i = 0; i < 4; i++) {
+            const u32 key = LESSER(lane_id() % 4 * 2 + i / 2 * 8 + i % 2, at.keys - 1);
+            tile->v[c][i] =
+                load_l2_u32x4(at.v + key * HEAD_DIM + keys_element(keys_has(e) ? e : 0));
+        }
+    }
 }
 
 /* A piece of the group's queries, `first` being the first one's; rows past the group are its last.
@@ -113,10 +128,11 @@ DEVICE void keys_query(u32 q[8], const bf16 *first, u32 group, u32 piece)
 {
     const u32 g = lane_id() / 4, e = piece * 32 + lane_id() % 4 * 8;
     u32x4 v[2] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
-    if (HEAD_DIM % 32 == 0 || e < HEAD_DIM)
+    if (keys_has(e))
         UNROLL
     for (u32 i = 0; i < 2; i++)
-        v[i] = *(const u32x4 *)(const void *)(first + LESSER(g + 8 * i, group - 1) * HEAD_DIM + e);
+        v[i] = *(const u32x4 *)(const void *)(first + LESSER(g + 8 * i, group - 1) * HEAD_DIM +
+                                              keys_element(e));
     q[0] = v[0].x;
     q[1] = v[1].x;
     q[2] = v[0].y;
@@ -127,27 +143,42 @@ DEVICE void keys_query(u32 q[8], const bf16 *first, u32 group, u32 piece)
     q[7] = v[1].w;
 }
 
-/* score[i] is d of queries by keys 8 i .. 8 i + 7. */
-DEVICE void keys_scores(float score[2][4], struct keys_state *s, struct keys_tile *tile,
-                        const struct keys_place *at)
+/* score[i] is d of queries by keys 8 i .. 8 i + 7, over this warp's elements. */
+DEVICE void keys_scores(float score[2][4], const struct keys_state *s, const struct keys_tile *tile)
 {
     UNROLL
     for (u32 i = 0; i < 8; i++)
         score[i / 4][i % 4] = 0.0f;
     UNROLL
-    for (u32 c = 0; c < KEYS_Q; c++) {
-        u32x4 *k = tile->k[KEYS_AHEAD ? c : 0];
-        u32 *q = s->q[KEYS_AHEAD ? c : 0];
-        if (!KEYS_AHEAD) {
-            keys_load_k(k, at, c);
-            keys_query(q, s->first, s->group, c);
-        }
+    for (u32 c = 0; c < KEYS_Q; c++)
         UNROLL
-        for (u32 i = 0; i < 2; i++) {
-            const u32 b[4] = {k[i].x, k[i].y, k[i].z, k[i].w};
-            mma_m16n8k16_bf16(score[i], q, b);
-            mma_m16n8k16_bf16(score[i], q + 4, b + 2);
-        }
+    for (u32 i = 0; i < 2; i++) {
+        const u32x4 k = tile->k[c][i];
+        const u32 b[4] = {k.x, k.y, k.z, k.w};
+        mma_m16n8k16_bf16(score[i], s->q[c], b);
+        mma_m16n8k16_bf16(score[i], s->q[c] + 4, b + 2);
+    }
+}
+
+/* Adds the other half's sums. `turn`, even or odd, says where they pass, so that one barrier a tile
+ * does: what a warp writes over was read before the barrier in between. */
+DEVICE void keys_exchange(float score[2][4], f32x4 *shared, u32 turn)
+{
+    const u32 other = threadIdx.x ^ WARP;
+    f32x4 *sums = shared + turn % 2 * KEYS_THREADS * 2;
+    UNROLL
+    for (u32 i = 0; i < 2; i++) {
+        const f32x4 mine = {score[i][0], score[i][1], score[i][2], score[i][3]};
+        sums[i * KEYS_THREADS + threadIdx.x] = mine;
+    }
+    barrier_sync(1 + keys_team(), KEYS_HALVES * WARP);
+    UNROLL
+    for (u32 i = 0; i < 2; i++) {
+        const f32x4 theirs = sums[i * KEYS_THREADS + other];
+        score[i][0] += theirs.x;
+        score[i][1] += theirs.y;
+        score[i][2] += theirs.z;
+        score[i][3] += theirs.w;
     }
 }
 
@@ -191,14 +222,11 @@ DEVICE u32 keys_pair(u32x4 first, u32x4 second, u32 j)
     return bytes_select(a[j / 2], b[j / 2], j % 2 ? 0x7632 : 0x5410);
 }
 
-DEVICE void keys_add(struct keys_state *s, const u32 p[4], struct keys_tile *tile,
-                     const struct keys_place *at)
+DEVICE void keys_add(struct keys_state *s, const u32 p[4], const struct keys_tile *tile)
 {
     UNROLL
     for (u32 c = 0; c < KEYS_V; c++) {
-        u32x4 *v = tile->v[KEYS_AHEAD ? c : 0];
-        if (!KEYS_AHEAD)
-            keys_load_v(v, at, c);
+        const u32x4 *v = tile->v[c];
         UNROLL
         for (u32 j = 0; j < 8; j++) {
             const u32 b[2] = {keys_pair(v[0], v[1], j), keys_pair(v[2], v[3], j)};
@@ -210,12 +238,9 @@ DEVICE void keys_add(struct keys_state *s, const u32 p[4], struct keys_tile *til
 /* Before any key. */
 DEVICE void keys_begin(struct keys_state *s, const bf16 *first, u32 group)
 {
-    s->first = first;
-    s->group = group;
-    if (KEYS_AHEAD)
-        UNROLL
+    UNROLL
     for (u32 c = 0; c < KEYS_Q; c++)
-        keys_query(s->q[KEYS_AHEAD ? c : 0], first, group, c);
+        keys_query(s->q[c], first, group, c);
     UNROLL
     for (u32 i = 0; i < KEYS_V * 32; i++)
         s->out[i / 32][i / 4 % 8][i % 4] = 0.0f;
@@ -224,30 +249,32 @@ DEVICE void keys_begin(struct keys_state *s, const bf16 *first, u32 group)
 }
 
 /* This warp's tiles of the pages of keys key.. to end. */
-DEVICE void keys_run(struct keys_state *s, const bf16 *cache, const int *pages, u32 key, u32 end)
+DEVICE void keys_run(struct keys_state *s, const bf16 *cache, const int *pages, u32 key, u32 end,
+                     f32x4 *shared)
 {
     const float scale = 1.44269504f / f32_sqrt((float)HEAD_DIM);
     struct keys_tile tile;
-    key += threadIdx.x / WARP * KEYS_TILE;
+    key += keys_team() * KEYS_TILE;
     if (key >= end)
         return;
     u32 page = (u32)pages[key / KV_PAGE];
-    keys_load_all_k(&tile, keys_place(cache, page, end - key));
-    keys_load_all_v(&tile, keys_place(cache, page, end - key));
-    for (; key < end; key += KV_PAGE) {
-        const struct keys_place at = keys_place(cache, page, end - key);
-        const u32 more = key + KV_PAGE < end;
+    keys_load_k(&tile, keys_place(cache, page, key, end));
+    keys_load_v(&tile, keys_place(cache, page, key, end));
+    for (u32 turn = 0; key < end; key += KEYS_STEP, turn++) {
+        const u32 next = key + KEYS_STEP, more = next < end;
         float score[2][4];
         u32 p[4];
         if (more)
-            page = (u32)pages[key / KV_PAGE + 1];
-        keys_scores(score, s, &tile, &at);
+            page = (u32)pages[next / KV_PAGE];
+        keys_scores(score, s, &tile);
         if (more)
-            keys_load_all_k(&tile, keys_place(cache, page, at.keys - KV_PAGE));
-        keys_weights(p, s, score, scale, at.keys);
-        keys_add(s, p, &tile, &at);
+            keys_load_k(&tile, keys_place(cache, page, next, end));
+        if (KEYS_HALVES > 1)
+            keys_exchange(score, shared, turn);
+        keys_weights(p, s, score, scale, end - key);
+        keys_add(s, p, &tile);
         if (more)
-            keys_load_all_v(&tile, keys_place(cache, page, at.keys - KV_PAGE));
+            keys_load_v(&tile, keys_place(cache, page, next, end));
     }
 }
 
@@ -280,46 +307,46 @@ DEVICE struct keys_scratch keys_scratch(void *scratch, u32 rows, u32 heads, u32 
     return to;
 }
 
-/* The warps' states as they are: [warp][group] {maximum, sum}, then [warp][group][E]. */
+/* The warps' states as they are: [team][group] {maximum, sum}, then [team][group][E]. */
 DEVICE void keys_publish(float *shared, const struct keys_state *s, u32 group)
 {
-    const u32 warp = threadIdx.x / WARP, g = lane_id() / 4, i = lane_id() % 4;
-    float *out = shared + KEYS_WARPS * group * 2;
+    const u32 g = lane_id() / 4, i = lane_id() % 4;
+    float *out = shared + KEYS_TEAMS * group * 2;
     UNROLL
     for (u32 h = 0; h < 2; h++) {
-        const u32 query = g + 8 * h, at = warp * group + query;
+        const u32 query = g + 8 * h, at = keys_team() * group + query;
         const float sum = warp_sum(s->sum[h], 4);
         if (query >= group)
             continue;
-        if (i == 0) {
+        if (i == 0 && keys_half() == 0) {
             shared[at * 2] = s->most[h];
             shared[at * 2 + 1] = sum;
         }
         UNROLL
         for (u32 j = 0; j < KEYS_V * 16; j++) { /* columns 2 i and 2 i + 1 are elements 16 i.. */
             const u32 e = j / 16 * 64 + i * 16 + j % 16;
-            if (e < HEAD_DIM)
-                out[at * HEAD_DIM + e] = s->out[j / 16][j % 8][2 * h + j / 8 % 2];
+            if (keys_has(e))
+                out[at * HEAD_DIM + keys_element(e)] = s->out[j / 16][j % 8][2 * h + j / 8 % 2];
         }
     }
 }
 
 #endif
 
-/* Adds the warps' states: split blockIdx.x of the group's query heads, from `head` on, of row r. */
+/* Adds the teams' states: split blockIdx.x of the group's query heads, from `head` on, of row r. */
 DEVICE void CONCAT(KERNEL, _meet)(struct keys_scratch to, const float *shared, u32 group, u64 head,
                                   u32 splits)
 {
-    const float *out = shared + KEYS_WARPS * group * 2;
+    const float *out = shared + KEYS_TEAMS * group * 2;
     for (u32 o = threadIdx.x; o < group * HEAD_DIM; o += KEYS_THREADS) {
         const u32 query = o / HEAD_DIM;
         const u64 at = (head + query) * splits + blockIdx.x;
         float most = KEYS_NONE, sum = 0.0f, value = 0.0f;
         UNROLL
-        for (u32 w = 0; w < KEYS_WARPS; w++)
+        for (u32 w = 0; w < KEYS_TEAMS; w++)
             most = f32_max(most, shared[(w * group + query) * 2]);
         UNROLL
-        for (u32 w = 0; w < KEYS_WARPS; w++) {
+        for (u32 w = 0; w < KEYS_TEAMS; w++) {
             const float *scale = shared + (w * group + query) * 2;
             const float weight = fast_exp2(scale[0] - most);
             sum = f32_fma(weight, scale[1], sum);
@@ -333,7 +360,7 @@ DEVICE void CONCAT(KERNEL, _meet)(struct keys_scratch to, const float *shared, u
     }
 }
 
-KERNEL_ENTRY(KEYS_THREADS, HEAD_DIM <= 64 ? 4 : HEAD_DIM <= 128 ? 2 : 1)
+KERNEL_ENTRY(KEYS_THREADS, KEYS_SHARE <= 64 ? 4 : 2)
 KERNEL(bf16 *att, const bf16 *q, const bf16 *cache, const int *RESTRICT slot, const int *position,
        const int *RESTRICT pages, void *scratch, int *counter)
 {
@@ -341,6 +368,8 @@ KERNEL(bf16 *att, const bf16 *q, const bf16 *cache, const int *RESTRICT slot, co
     const u32 heads = (u32)(HEADS), kv_heads = (u32)(KV_HEADS), group = heads / kv_heads;
     const u32 r = blockIdx.z, splits = (u32)KEYS_SPLITS(DM_M);
     const u64 head = (u64)r * heads + blockIdx.y * group;
+    f32x4 *exchange = (f32x4 *)(void *)arena;
+    float *states = (float *)(void *)(arena + KEYS_EXCHANGE);
     struct keys_state s;
     (void)att, (void)counter;
     dependents_launch();
@@ -357,11 +386,11 @@ KERNEL(bf16 *att, const bf16 *q, const bf16 *cache, const int *RESTRICT slot, co
         return;
     const u32 end = LESSER(length, first + share * KEYS_TILE);
     keys_begin(&s, q + head * HEAD_DIM, group);
-    keys_run(&s, cache, row_pages, first, end);
-    keys_publish((float *)(void *)arena, &s, group);
+    keys_run(&s, cache, row_pages, first, end, exchange);
+    keys_publish(states, &s, group);
     block_sync();
     CONCAT(KERNEL, _meet)
-    (keys_scratch(scratch, DM_M, heads, splits), (const float *)(void *)arena, group, head, splits);
+    (keys_scratch(scratch, DM_M, heads, splits), states, group, head, splits);
 }
 
 KERNEL_ENTRY(KEYS_THREADS, 1)

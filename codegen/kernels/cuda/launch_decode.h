@@ -51,15 +51,19 @@ enum { STREAM_WARPS = 8, STREAM_THREADS = 256, STREAM_COLUMNS = 64, STREAM_STEP 
 #define DECODE_HEAD_LAUNCH(m, n, k)                                                                \
     {STREAM_OWN_BLOCKS(n), 1, 1}, STREAM_THREADS, STREAM_SHARED(m, k)
 
-/* Attention: `splits` blocks share the keys of a row's kv head. */
+/* Attention: `splits` blocks share the keys of a row's kv head. A tile of keys is a warp's; above head
+ * size 128 two warps', half of the elements each, which exchange the sums of their scores. */
 enum { KEYS_WARPS = 4, KEYS_THREADS = 128, KEYS_TILE = 16, KEYS_MAX_SPLITS = 128 };
+#define KEYS_HALVES (HEAD_DIM <= 128 ? 1 : 2)
+#define KEYS_TEAMS (KEYS_WARPS / KEYS_HALVES)
+#define KEYS_EXCHANGE (KEYS_HALVES == 1 ? 0 : 2 * KEYS_THREADS * 8 * 4)
 #define KEYS_SPLITS_OF(m, per_processor)                                                           \
     GREATER(1, LESSER(LESSER(KEYS_MAX_SPLITS, CEIL_DIV(CONTEXT, 64)),                              \
                       CEIL_DIV((per_processor)*CUDA_SMS, KV_HEADS *(m))))
 #define KEYS_SPLITS(m) KEYS_SPLITS_OF(m, (m) <= 8 ? 2 : 16)
 #define DECODE_ATTENTION_LAUNCH(m, n, k)                                                           \
     {KEYS_SPLITS(m), KV_HEADS, (m)}, KEYS_THREADS,                                                 \
-        KEYS_WARPS *(HEADS / KV_HEADS) * (HEAD_DIM + 2) * 4
+        KEYS_EXCHANGE + KEYS_TEAMS *(HEADS / KV_HEADS) * (HEAD_DIM + 2) * 4
 #define DECODE_ATTENTION_LAUNCH_2(m, n, k)                                                         \
     {HEADS, (m), 1}, KEYS_THREADS, (KEYS_MAX_SPLITS + 4 + KEYS_THREADS * 4) * 4
 #define DECODE_ATTENTION_SCRATCH(m, n, k) ((size_t)(m)*HEADS * KEYS_SPLITS(m) * (HEAD_DIM + 2) * 4)
