@@ -47,6 +47,8 @@ KERNEL_ENTRY(256, 1) every_sm90_function(float *out, const tensor_map *map, cons
         for (u32 k = 0; k < 4; k++)
             wgmma_n128(d, a + 2 * k, b + 2 * k, 1);
         wgmma_n64_across(e, a, wgmma_across(arena + 32768, 128, 8192), 0);
+        wgmma_n64_both_across(e, wgmma_across(arena, 128, 8192),
+                              wgmma_across(arena + 32768, 128, 8192), 1);
         wgmma_n128_held(d, r, b, 1);
         wgmma_n64_held_across(e, r, wgmma_across(arena + 32768, 64, 8192), 1);
         wgmma_commit();
@@ -59,5 +61,7 @@ KERNEL_ENTRY(256, 1) every_sm90_function(float *out, const tensor_map *map, cons
         UNROLL
         for (u32 i = 0; i < 64; i++)
             out[t + i * 256] = d[i] + e[i / 2];
+        f32x4 four = {d[0], d[1], d[2], d[3]};
+        add_f32x4(out + t * 4, four);
     }
 }

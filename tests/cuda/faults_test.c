@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "kernel_test.h"
+#include "device_sm90.h"
 
 static int fault_wanted;
 
@@ -213,6 +214,34 @@ KERNEL_ENTRY(THREADS, 1) grid_wait(float *y, float *scratch, const float *x, u32
     y[b * THREADS + t] = next[t]; /* MARK no barrier behind the flag */
 }
 
+/* Blocks add to y one after the other, in the order in which they began. The flag is read by one
+ * thread, and named barriers tell the others. */
+KERNEL_ENTRY(THREADS, 1) in_turn(float *y, const float *x, u32 *counter)
+{
+    SHARED_ARENA(arena);
+    u32 *drawn = (u32 *)(void *)arena;
+    const u32 t = threadIdx.x;
+    if (t == 0)
+        *drawn = atomic_add_u32(counter + 1, 1);
+    block_sync();
+    const u32 turn = *drawn;
+    if (t == 0 && fault_wanted != 1)
+        while (load_acquire_u32(counter) != turn)
+            spin_pause();
+    if (fault_wanted != 2)
+        barrier_sync(1, THREADS);
+    const f32x4 v = ((const f32x4 *)(const void *)x)[t];
+    if (fault_wanted == 4 && t == 0)
+        store_release_u32(counter, turn + 1);
+    if (turn == 0 && fault_wanted != 3)
+        ((f32x4 *)(void *)y)[t] = v; /* MARK the first */
+    else
+        add_f32x4(y + 4 * t, v); /* MARK adds out of turn */
+    barrier_sync(1, THREADS);
+    if (t == 0 && fault_wanted != 4)
+        store_release_u32(counter, turn + 1);
+}
+
 /* ---- programmatic dependent launch ---- */
 
 KERNEL_ENTRY(THREADS, 1) dependent(float *y, float *before, float *x, const float *weights)
@@ -244,8 +273,8 @@ HOST_CODE static void fresh(void)
     y = emu_alloc("y", 4 * THREADS * sizeof(float));
     scratch = emu_alloc("scratch", 4 * THREADS * sizeof(float));
     before = emu_alloc("before", THREADS * sizeof(float));
-    counter = emu_alloc("counter", sizeof(u32));
-    emu_fill(counter, 0, sizeof(u32));
+    counter = emu_alloc("counter", 2 * sizeof(u32));
+    emu_fill(counter, 0, 2 * sizeof(u32));
     tile = test_bf16s("tile", 256, 1);
 }
 
@@ -266,7 +295,7 @@ HOST_CODE static int line_of(const char *mark)
     exit(1);
 }
 
-enum which { REVERSE, HAND_OVER, ROTATE, LOADS, COPIES, COLLECTIVES, SQUARE, LAST, GRID, DEPENDENT };
+enum which { REVERSE, HAND_OVER, ROTATE, LOADS, COPIES, COLLECTIVES, SQUARE, LAST, GRID, TURN, DEPENDENT };
 
 HOST_CODE static bool run(enum which which)
 {
@@ -280,6 +309,7 @@ HOST_CODE static bool run(enum which which)
         {"square", (emu_kernel *)square, {1, 1, 1}, WARP, 512, false, NULL},
         {"last_block", (emu_kernel *)last_block, {4, 1, 1}, THREADS, 4, false, NULL},
         {"grid_wait", (emu_kernel *)grid_wait, {4, 1, 1}, THREADS, 0, false, NULL},
+        {"in_turn", (emu_kernel *)in_turn, {4, 1, 1}, THREADS, 4, false, NULL},
         {"dependent", (emu_kernel *)dependent, {1, 1, 1}, THREADS, 0, true, NULL},
     };
     const struct emu_launch *l = launches + which;
@@ -289,6 +319,8 @@ HOST_CODE static bool run(enum which which)
     case LAST:
     case GRID:
         return EMU_RUN(l, y, scratch, x, counter);
+    case TURN:
+        return EMU_RUN(l, y, x, counter);
     case SQUARE:
         return EMU_RUN(l, y, tile);
     case DEPENDENT: {
@@ -315,6 +347,14 @@ HOST_CODE static bool square_is_right(void)
         if (!(fabs(sum - y[i]) < 1e-3))
             return false;
     }
+    return true;
+}
+
+HOST_CODE static bool turns_are_right(void)
+{
+    for (int i = 0; i < 4 * THREADS; i++)
+        if (y[i] != (x[i] + x[i]) + x[i] + x[i])
+            return false;
     return true;
 }
 
@@ -354,6 +394,10 @@ static const struct planted planted[] = {
     {LAST, 1, "not released", "nothing orders after the write by thread"},
     {LAST, 2, "not released", "nothing orders after the write by thread"},
     {GRID, 1, "no barrier behind the flag", ""}, /* a race, or not yet written */
+    {TURN, 1, "adds out of turn", ""}, /* a race, or not yet written */
+    {TURN, 2, NULL, ""},               /* the same, of the first block too */
+    {TURN, 3, "adds out of turn", "which nothing has written"},
+    {TURN, 4, "adds out of turn", ""},
     {DEPENDENT, 1, "reads before the wait", "before dependent_wait()"},
     {DEPENDENT, 2, "writes what was written before the wait", "may still write it"},
     {DEPENDENT, 4, "writes what was read before the wait", "may still read it"},
@@ -392,6 +436,10 @@ HOST_CODE static int check_right(enum which which)
     }
     if (which == SQUARE && !square_is_right()) {
         printf("square: wrong result\n");
+        return 1;
+    }
+    if (which == TURN && !turns_are_right()) {
+        printf("in_turn: wrong result\n");
         return 1;
     }
     return 0;

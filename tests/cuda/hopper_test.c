@@ -139,6 +139,39 @@ held(float *d_out, const bf16 *a_in, const tensor_map *b64, const tensor_map *b1
     }
 }
 
+/* D[64][64] = A[32][64]^T B[32][64]: both across. */
+KERNEL_ENTRY(128, 1) across(float *d_out, const tensor_map *a_map, const tensor_map *b_map)
+{
+    SHARED_ARENA(arena);
+    u64 *full = (u64 *)(void *)(arena + 8192);
+    const u32 t = threadIdx.x, lane = t % WARP, row = t / WARP * 16 + lane / 4;
+    if (t == 0) {
+        mbarrier_init(full, 1);
+        mbarrier_init_fence();
+    }
+    block_sync();
+    if (t == 0) {
+        tensor_map_acquire(a_map);
+        tensor_map_acquire(b_map);
+        mbarrier_arrive_expect(full, 2 * 32 * 64 * 2);
+        tensor_load_2d(arena, a_map, 0, 0, full);
+        tensor_load_2d(arena + 4096, b_map, 0, 0, full);
+    }
+    float d[32];
+    const u64 a = wgmma_across(arena, 128, 0), b = wgmma_across(arena + 4096, 128, 0);
+    mbarrier_wait(full, 0);
+    wgmma_fence();
+    for (u32 k = 0; k < 2; k++)
+        if (fault_wanted == 1) /* a taken for [m][k]: no fault, wrong numbers */
+            wgmma_n64_across(d, a + 2 * k, b + 128 * k, k);
+        else
+            wgmma_n64_both_across(d, a + 128 * k, b + 128 * k, k);
+    wgmma_commit();
+    wgmma_wait(0);
+    for (u32 i = 0; i < 32; i++)
+        d_out[(row + i % 4 / 2 * 8) * 64 + i / 4 * 8 + lane % 4 * 2 + i % 2] = d[i];
+}
+
 /* ---- the harness ---- */
 
 HOST_CODE static void *map_2d(const char *name, void *base, int element, u32 columns, u32 rows,
@@ -204,6 +237,30 @@ HOST_CODE static int run_held(void)
     return test_verdict(&e, "held");
 }
 
+HOST_CODE static bool across_is_right(void)
+{
+    const struct emu_launch l = {"across", (emu_kernel *)across, {1, 1, 1}, 128, 16384 + 8, false,
+                                 NULL};
+    emu_free_all();
+    bf16 *a = test_bf16s("a", 32 * 64, 1), *b = test_bf16s("b", 32 * 64, 1);
+    float *d = emu_alloc("d", 64 * 64 * sizeof(float));
+    void *a_map = map_2d("a_map", a, 2, 64, 32, 64, 32, 128);
+    void *b_map = map_2d("b_map", b, 2, 64, 32, 64, 32, 128);
+    if (!EMU_RUN(&l, d, a_map, b_map)) {
+        printf("across: %s\n", emu_fault());
+        return false;
+    }
+    for (size_t i = 0; i < 64 * 64; i++) {
+        double sum = 0;
+        for (size_t k = 0; k < 32; k++)
+            sum += (double)f32_from_bf16(a[k * 64 + i / 64]) *
+                   (double)f32_from_bf16(b[k * 64 + i % 64]);
+        if (!(fabs(d[i] - sum) < 1e-4))
+            return false;
+    }
+    return true;
+}
+
 struct planted {
     int fault;
     const char *says;
@@ -239,6 +296,15 @@ HOST_CODE int main(void)
             bad = 1;
         }
         bad |= run_held();
+        if (!across_is_right()) {
+            printf("across: wrong result\n");
+            bad = 1;
+        }
+        fault_wanted = 1;
+        if (across_is_right()) {
+            printf("across: a wrong operand went unnoticed\n");
+            bad = 1;
+        }
         for (size_t i = 0; i < sizeof(planted) / sizeof(planted[0]); i++) {
             fault_wanted = planted[i].fault;
             if (run_product(&right)) {

@@ -240,6 +240,9 @@ INSTRUCTION u32 bytes_select(u32 a, u32 b, u32 selector);
 /* c + the dot product of four signed bytes. */
 INSTRUCTION i32 dot4_i8(u32 a, u32 b, i32 c);
 
+/* x. What is made of it is made here: not before a loop, in registers that the loop needs. */
+INSTRUCTION u64 here_u64(u64 x);
+
 /* ---- memory ------------------------------------------------------------------------------------
  *
  * Plain pointers load and store; *(const u32x4 *)p is one 16-byte instruction. These are for what
@@ -255,6 +258,8 @@ INSTRUCTION u32x4 load_l2_u32x4(const void *p);
 INSTRUCTION float load_l2_f32(const float *p);
 /* Written once, not read again soon. */
 INSTRUCTION void store_stream_u32x4(void *p, u32x4 v);
+/* *p = v in one instruction, whatever v was made of. */
+INSTRUCTION void store_u32x4(void *p, u32x4 v);
 /* Starts bringing the line of p into L2; p may be any address of an allocation. */
 INSTRUCTION void prefetch_l2(const void *p);
 

@@ -115,6 +115,12 @@ INSTRUCTION i32 dot4_i8(u32 a, u32 b, i32 c)
     return r;
 }
 
+INSTRUCTION u64 here_u64(u64 x)
+{
+    asm volatile("" : "+l"(x));
+    return x;
+}
+
 /* ---- memory ---- */
 
 /* The 32-bit address of a pointer into shared memory. */
@@ -167,6 +173,13 @@ INSTRUCTION void store_stream_u32x4(void *p, u32x4 v)
 {
     asm volatile("st.global.cs.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(v.x), "r"(v.y),
                  "r"(v.z), "r"(v.w)
+                 : "memory");
+}
+
+INSTRUCTION void store_u32x4(void *p, u32x4 v)
+{
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z),
+                 "r"(v.w)
                  : "memory");
 }
 

@@ -99,6 +99,11 @@ INSTRUCTION void wgmma_commit(void);
 WGMMA_SIZES(WGMMA_PROTOTYPES)
 #undef WGMMA_PROTOTYPES
 
+/* Four floats in global memory, 16-byte aligned, grow by v; nothing comes back, so nobody waits.
+ * Whoever adds to them too, or reads them, is told by a flag or a barrier: else the sum's order
+ * changes from run to run. */
+INSTRUCTION void add_f32x4(float *p, f32x4 v);
+
 /* Four blocks of 8 x 8 from the registers of ldmatrix_x4 to shared memory. */
 INSTRUCTION void stmatrix_x4(void *row, const u32 r[4]);
 INSTRUCTION void stmatrix_x4_trans(void *row, const u32 r[4]);

@@ -130,7 +130,7 @@ INSTRUCTION void tensor_map_acquire(const tensor_map *map)
 
 INSTRUCTION void fence_proxy_async(void)
 {
-    asm volatile("fence.proxy.async;" ::: "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 #define registers_more(n) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"((n) + 0))
@@ -288,7 +288,14 @@ PTX_WGMMAS(240, 120, 120, 121, 122, 123, 124, 125)
 PTX_WGMMAS(256, 128, 128, 129, 130, 131, 132, 133)
 #endif
 
-/* ---- stmatrix ---- */
+/* ---- sums in global memory, stmatrix ---- */
+
+INSTRUCTION void add_f32x4(float *p, f32x4 v)
+{
+    asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(v.x),
+                 "f"(v.y), "f"(v.z), "f"(v.w)
+                 : "memory");
+}
 
 INSTRUCTION void stmatrix_x4(void *row, const u32 r[4])
 {

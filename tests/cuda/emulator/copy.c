@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "internal.h"
+#include "device_sm90.h"
 
 /* ---- arithmetic ---- */
 
@@ -71,6 +72,11 @@ i32 dot4_i8(u32 a, u32 b, i32 c)
     return c;
 }
 
+u64 here_u64(u64 x)
+{
+    return x;
+}
+
 /* ---- memory ---- */
 
 u32x4 load_stream_u32x4(const void *p)
@@ -98,6 +104,12 @@ float load_l2_f32(const float *p)
 }
 
 void store_stream_u32x4(void *p, u32x4 v)
+{
+    check_write(p, 16, 16, PC);
+    *(u32x4 *)p = v;
+}
+
+void store_u32x4(void *p, u32x4 v)
 {
     check_write(p, 16, 16, PC);
     *(u32x4 *)p = v;
@@ -281,6 +293,18 @@ void atomic_add_f32(float *p, float v)
 {
     flag_access(p, 4, true, RELAXED, PC);
     *p += v;
+}
+
+/* A read and a write to others: additions that nothing orders are a race. */
+void add_f32x4(float *p, f32x4 v)
+{
+    not_shared(p, PC);
+    check_read(p, 16, 16, PC);
+    check_write(p, 16, 16, PC);
+    p[0] += v.x;
+    p[1] += v.y;
+    p[2] += v.z;
+    p[3] += v.w;
 }
 
 u32 load_acquire_u32(const u32 *p)

@@ -103,7 +103,8 @@ struct emu_warp {
 
 struct barrier {
     u32 arrived, expected;
-    vector pending; /* what the arrived publish */
+    vector pending;      /* what the arrived publish */
+    world far, last_far; /* what they know of other blocks; what the last of them does */
     u32 waiting[MAX_WARPS];
 };
 

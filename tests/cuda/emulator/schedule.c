@@ -213,17 +213,23 @@ static void barrier_join(u32 id, u32 threads, bool wait, const char *what, void 
     if (barrier->arrived == 0) {
         barrier->expected = threads;
         barrier->pending = vector_new();
+        barrier->far = barrier->last_far = NULL;
     } else if (barrier->expected != threads) {
         fault(pc, "%s: barrier %u of %u threads, but others expect %u", what, id, threads,
               barrier->expected);
     }
     publish(t, barrier->pending);
+    if (t->far != barrier->last_far)
+        barrier->far = world_merge(barrier->far, t->far);
+    barrier->last_far = t->far;
     if (wait)
         barrier->waiting[t->index / WARP] |= 1u << t->lane;
     if (++barrier->arrived == threads) {
         for (u32 i = 0; i < machine.threads; i++)
-            if (barrier->waiting[i / WARP] >> i % WARP & 1)
+            if (barrier->waiting[i / WARP] >> i % WARP & 1) {
                 learn(b->threads + i, barrier->pending);
+                b->threads[i].far = barrier->far;
+            }
         barrier->waiting[t->index / WARP] &= ~(1u << t->lane);
         release_all(b, barrier);
     } else if (wait) {
