@@ -209,7 +209,8 @@ typedef void cuda_matmul_dw_fn(float *dw, float *dbias, const bf16 *dy, const bf
  * rstd and dgain[2][E] += only where ROPE_HEAD_NORM. */
 typedef void cuda_rope_backward_fn(bf16 *dqkv, float *dgain, const bf16 *in, const float *rstd,
                                    const float *head_gain, const float *rope, void *scratch);
-/* dqkv[m][dq + 2 dkv], overwritten. Scratch holds delta[m][H] = sum(datt att) from pass 1 on. */
+/* dqkv[m][dq + 2 dkv], overwritten. Scratch holds delta[m][H] = sum(datt att) from pass 1 on; on
+ * sm_90a up to head size 128 also sums of dq in fp32, from pass 2 on. */
 typedef void cuda_attention_backward_fn(bf16 *dqkv, const bf16 *datt, const bf16 *att,
                                         const float *lse, const bf16 *qkv, void *scratch);
 /* dgate_up[m][2F] from dh and gate_up, h[m][F] made again; dgate_up may be gate_up, h may be dh. */

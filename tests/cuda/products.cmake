@@ -7,6 +7,10 @@ foreach(shape 40:90 64:90 64:80 80:86 80:90 128:80 128:90 136:86 256:90)
     cuda_kernel_test(attention_${head_dim}_${sm} attention_test.c HEAD_DIM=${head_dim}
         CUDA_ARCH=${sm})
 endforeach()
+foreach(head_dim 40 64 80 128 256)
+    cuda_kernel_test(attention_backward_${head_dim} attention_backward_test.c
+        HEAD_DIM=${head_dim})
+endforeach()
 foreach(sm 80 90)
     cuda_kernel_test(products_${sm} products_test.c CUDA_ARCH=${sm})
 endforeach()

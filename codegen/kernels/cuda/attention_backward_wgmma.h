@@ -1,0 +1,486 @@
+/* attention_backward_wgmma.h - passes 2 and 3 of attention_backward.cu on sm_90a.
+ *
+ * Pass 2: a block owns 128 keys of a kv head and goes over the tiles of rows that see them, the
+ * last tile first. dk and dv stay in registers. Warps 0..3 copy, each one of four buffers (rows of
+ * q or of datt, of every other tile). Two groups of four warps take 64 keys each:
+ *
+ *   p^T = e^(k q^T - lse)      [key][row], A k, B q, both along
+ *   ds^T = p^T (v datt^T - delta)
+ *   dv += p^T datt, dk += ds^T q    A from registers, B across
+ *   dq = ds k                  A ds^T across, from shared memory: both groups' keys; B k across
+ *
+ * and the group's part of dq (64 rows each; above head size 64, columns before and from 64) is
+ * added to fp32 sums in scratch, straight from registers.
+ *
+ * Many blocks add to one tile, so they take turns, the block with the first keys first: the order
+ * of every sum is fixed. A turn is handed on a tile later, when the additions have long arrived, so
+ * blocks of a head run a tile or two apart. A block draws its work from a counter, and so waits
+ * only for blocks that have begun. Some heads at a time, the first keys, which are most work, come
+ * first: enough heads that blocks of one start their distance apart, few enough that L2 holds what
+ * they all add to.
+ *
+ * Pass 3: sums to bf16.
+ *
+ * Tiles are as TMA would write them: panels of 64 elements, rows of 128 bytes, swizzled. Columns
+ * past the head are zeros where a product reads them. */
+#include "device_sm90.h"
+#include "mma_tile.h"
+
+#define TILE_ROWS FLASH_BACK_ROWS(HEAD_DIM)
+#define ALL_TILES FLASH_BACK_TILES((u32)(ATT_T), HEAD_DIM)
+#define BLOCK_KEYS 128
+#define PANELS DIV_UP(HEAD_DIM, 64)
+#define KEY_PANEL (BLOCK_KEYS * 128) /* bytes */
+#define ROW_PANEL (TILE_ROWS * 128)
+#define KEY_TILE (PANELS * KEY_PANEL)
+#define ROW_TILE (PANELS * ROW_PANEL)
+#define TERM_TILE (BLOCK_KEYS * TILE_ROWS * 2) /* of ds */
+#define BUFFERS 4
+#define EVEN_PIECES (DIV_UP(HEAD_DIM, 16) * 2)
+#define SUM_PIECES (HEAD_DIM <= 64 ? PIECES : 8) /* of dq, a group's */
+#define SUM_SIZE (TILE_ROWS * HEAD_DIM)          /* floats of a tile */
+#define HEADS_AT_ONCE (ALL_TILES < 24 ? DIV_UP(3 * CUDA_SMS, ALL_TILES) : DIV_UP((u32)CUDA_SMS, 8))
+#define EARLY 2 /* steps of 16 rows whose dv starts before dp is there */
+#define MULTIPLY_ROWS CONCAT(wgmma_n, FLASH_BACK_ROWS_TEXT)
+#define MULTIPLY_HELD CONCAT(CONCAT(wgmma_n, HEAD_DIM), _held_across)
+#if HEAD_DIM <= 64
+#define FLASH_BACK_ROWS_TEXT 128
+#define MULTIPLY_SUM CONCAT(CONCAT(wgmma_n, HEAD_DIM), _both_across)
+#else
+#define FLASH_BACK_ROWS_TEXT 64
+#define MULTIPLY_SUM wgmma_n64_both_across
+#endif
+
+STATIC_ASSERT(TILE_ROWS == FLASH_BACK_ROWS_TEXT, "products as wide as a tile has rows");
+
+struct PART(block) {
+    u8 *keys, *values, *ring, *terms;
+    float *numbers;    /* lse and delta of the buffers' rows */
+    u64 *full, *empty; /* mbarriers of the buffers: q, datt of even tiles, of odd ones */
+    u32 *ticket;
+};
+
+/* What it works on: a head's keys from `key` on, the tiles from `tile` on. */
+struct PART(place) {
+    u32 sequence, kv, key, tile;
+};
+
+DEVICE struct PART(place) PART(place_of)(u32 ticket)
+{
+    struct PART(place) p;
+    const u32 all = (u32)(ATT_B) * (u32)(KV_HEADS), blocks = DIV_UP((u32)(ATT_T), BLOCK_KEYS);
+    const u32 first = ticket / (HEADS_AT_ONCE * blocks) * HEADS_AT_ONCE;
+    const u32 at_once = all - first < HEADS_AT_ONCE ? all - first : HEADS_AT_ONCE;
+    const u32 at = ticket - first * blocks, head = first + at % at_once;
+    p.sequence = head / (u32)(KV_HEADS);
+    p.kv = head % (u32)(KV_HEADS);
+    p.key = at / at_once * BLOCK_KEYS;
+    p.tile = p.key * ((u32)(HEADS) / (u32)(KV_HEADS)) / TILE_ROWS;
+    return p;
+}
+
+DEVICE u32 *PART(turns_of)(void *scratch)
+{
+    return (u32 *)(void *)(PART(delta_of)(scratch) + (u64)(ATT_B) * (u32)(ATT_T) * (u32)(HEADS));
+}
+
+/* Where 16 bytes of a tile of `rows` rows are. */
+DEVICE u32 PART(piece)(u32 rows, u32 row, u32 piece)
+{
+    return piece / 8 * (rows * 128) + row * 128 + (piece % 8 ^ row % 8) * 16;
+}
+
+/* ---- copying ---- */
+
+/* By one warp: rows first.. of q or of datt, row by row `row` elements apart, and their number. Few
+ * registers, for these warps give theirs away. */
+DEVICE void PART(copy_rows)(u8 *tile, float *numbers, const bf16 *from, const float *number,
+                            u64 row, u32 first)
+{
+    const u32 group = (u32)(HEADS) / (u32)(KV_HEADS), rows = (u32)(ATT_T)*group;
+    for (u32 i = lane_id() / 8; i < TILE_ROWS; i += 4) {
+        const u32 inside = first + i < rows, at = inside ? first + i : 0;
+        const bf16 *head = from + at / group * row + at % group * HEAD_DIM;
+        for (u32 p = lane_id() % 8; p < EVEN_PIECES; p += 8)
+            copy_async_16_part(tile + PART(piece)(TILE_ROWS, i, p),
+                               p < PIECES ? head + p * 8 : from, inside && p < PIECES ? 16 : 0);
+    }
+    for (u32 i = lane_id(); i < TILE_ROWS; i += WARP) {
+        const u32 at = first + i;
+        if (at < rows)
+            copy_async_4(numbers + i, number + (u64)(at / group) * (u32)(HEADS) + at % group);
+        else
+            numbers[i] = 0.0f; /* p is 1 and ds 0 there, times a datt and q of 0 */
+    }
+}
+
+DEVICE void PART(feed)(const struct PART(head) * h, const struct PART(block) * b, u32 tiles)
+{
+    const u32 own = threadIdx.x / WARP;
+    const bf16 *from = own % 2 ? h->datt : h->q;
+    const float *number = own % 2 ? h->delta : h->lse;
+    const u64 row = own % 2 ? h->att_row : h->row;
+    for (u32 i = own / 2; i < tiles; i += 2) {
+        mbarrier_wait(b->empty + own, ~(i / 2) & 1);
+        PART(copy_rows)
+        (b->ring + own * ROW_TILE, b->numbers + own * TILE_ROWS, from, number, row,
+         (ALL_TILES - 1 - i) * TILE_ROWS);
+        copy_async_commit();
+        copy_async_wait(0);
+        fence_proxy_async();
+        warp_sync();
+        if (lane_id() == 0)
+            mbarrier_arrive(b->full + own);
+    }
+}
+
+/* The group's 64 keys and values, by its own threads. Keys past the sequence's end are 0. */
+DEVICE void PART(copy_keys)(const struct PART(head) * h, const struct PART(block) * b, u32 first,
+                            u32 group)
+{
+    const u32 r = threadIdx.x % 128 / 8;
+    UNROLL
+    for (u32 i = 0; i < 64; i += 16) {
+        const u32 row = group * 64 + r + i, key = first + row, inside = key < (u32)(ATT_T);
+        const bf16 *k = inside ? h->k + key * h->row : h->k;
+        UNROLL
+        for (u32 j = 0; j < PANELS; j++) {
+            const u32 p = threadIdx.x % 8 + j * 8, at = PART(piece)(BLOCK_KEYS, row, p);
+            const bf16 *from = p < PIECES ? k + p * 8 : k;
+            const u32 bytes = inside && p < PIECES ? 16 : 0;
+            copy_async_16_part(b->keys + at, from, bytes);
+            copy_async_16_part(b->values + at, from + (h->v - h->k), bytes);
+        }
+    }
+    copy_async_commit();
+    copy_async_wait(0);
+    fence_proxy_async();
+    barrier_sync(1 + group, 128);
+}
+
+/* ---- products ---- */
+
+/* Starts c[64 keys][rows] = a b^T over the head's elements. */
+DEVICE void PART(start_dot)(float c[TILE_ROWS / 8][4], const u8 *a, const u8 *b)
+{
+    const u64 keys = here_u64(wgmma_along(a, 128)), rows = here_u64(wgmma_along(b, 128));
+    wgmma_fence();
+    UNROLL
+    for (u32 e = 0; e < EVEN_PIECES / 2; e++)
+        MULTIPLY_ROWS((float *)(void *)c, keys + e / 4 * (KEY_PANEL / 16) + e % 4 * 2,
+                      rows + e / 4 * (ROW_PANEL / 16) + e % 4 * 2, e);
+    wgmma_commit();
+}
+
+/* Starts sums[64 keys][the head's elements] += a b, over rows 16 `from`.. of b. */
+DEVICE void PART(start_sum)(float sums[PIECES][4], u32 a[TILE_ROWS / 16][4], const u8 *b, u32 from,
+                            u32 to)
+{
+    const u64 rows = here_u64(wgmma_across(b, 128, ROW_PANEL));
+    UNROLL
+    for (u32 k = from; k < to; k++)
+        MULTIPLY_HELD((float *)(void *)sums, a[k], rows + k * 128, 1);
+}
+
+/* Starts the group's part of dq = ds k. */
+DEVICE void PART(start_dq)(float dq[SUM_PIECES][4], const u8 *terms, const u8 *keys, u32 group)
+{
+    const u32 rows = HEAD_DIM <= 64 ? group : 0, columns = HEAD_DIM <= 64 ? 0 : group;
+    const u64 a = here_u64(wgmma_across(terms + rows * KEY_PANEL, 128, KEY_PANEL));
+    const u64 b = here_u64(wgmma_across(keys + columns * KEY_PANEL, 128, KEY_PANEL));
+    UNROLL
+    for (u32 k = 0; k < BLOCK_KEYS / 16; k++)
+        MULTIPLY_SUM((float *)(void *)dq, a + k * 128, b + k * 128, k);
+}
+
+/* ---- p and ds ---- */
+
+/* Takes out the keys that rows first.. do not see: row r sees key k where k G <= r. */
+DEVICE void PART(mask)(float scores[TILE_ROWS / 8][4], u32 key, u32 group, u32 first)
+{
+    const u32 row = first + lane_id() % 4 * 2;
+    UNROLL
+    for (u32 n = 0; n < TILE_ROWS / 8; n++)
+        UNROLL
+    for (u32 j = 0; j < 4; j++)
+        if ((key + j / 2 * 8) * group > row + n * 8 + j % 2)
+            scores[n][j] = f32_from_bits(0xff800000u);
+}
+
+/* Scores become p, and p held, of rows 16 `from`.. */
+DEVICE void PART(probabilities)(u32 held[TILE_ROWS / 16][4], float scores[TILE_ROWS / 8][4],
+                                const float *lse, u32 from, u32 to)
+{
+    const float factor = 1.44269504f * fast_rsqrt((float)HEAD_DIM);
+    UNROLL
+    for (u32 n = 2 * from; n < 2 * to; n++) {
+        const f32x2 l = *(const f32x2 *)(const void *)(lse + n * 8 + lane_id() % 4 * 2);
+        UNROLL
+        for (u32 j = 0; j < 4; j++)
+            scores[n][j] =
+                fast_exp2(f32_fma(scores[n][j], factor, -1.44269504f * (j % 2 ? l.y : l.x)));
+        if (n % 2)
+            mma_a_from_d(held[n / 2], scores[n - 1], scores[n]);
+    }
+}
+
+/* dp becomes ds. */
+DEVICE void PART(terms)(u32 held[TILE_ROWS / 16][4], float dp[TILE_ROWS / 8][4],
+                        float p[TILE_ROWS / 8][4], const float *delta)
+{
+    UNROLL
+    for (u32 n = 0; n < TILE_ROWS / 8; n++) {
+        const f32x2 d = *(const f32x2 *)(const void *)(delta + n * 8 + lane_id() % 4 * 2);
+        UNROLL
+        for (u32 j = 0; j < 4; j++)
+            dp[n][j] = p[n][j] * (dp[n][j] - (j % 2 ? d.y : d.x));
+        if (n % 2)
+            mma_a_from_d(held[n / 2], dp[n - 1], dp[n]);
+    }
+}
+
+/* The warp's sixteen keys of ds to the tile [key][row], four blocks of 8 x 8 at a time. */
+DEVICE void PART(share_terms)(u8 *tile, u32 ds[TILE_ROWS / 16][4])
+{
+    const u32 l = lane_id(), key = (threadIdx.x - 128) / WARP * 16 + l % 16;
+    UNROLL
+    for (u32 k = 0; k < TILE_ROWS / 16; k++)
+        stmatrix_x4(tile + PART(piece)(BLOCK_KEYS, key, 2 * k + l / 16), ds[k]);
+    fence_proxy_async();
+}
+
+/* ---- sums of dq ---- */
+
+/* The turn of key block `mine`: by the first thread of a group, before the group meets. */
+DEVICE void PART(await)(const u32 *turn, u32 mine)
+{
+    if (threadIdx.x % 128 == 0)
+        while (load_acquire_u32(turn) != mine)
+            spin_pause();
+}
+
+/* After the group has met. */
+DEVICE void PART(hand_on)(u32 *turn, u32 mine)
+{
+    if (threadIdx.x % 128 == 0)
+        store_release_u32(turn, mine + 1);
+}
+
+/* A group's part of a tile of sums is [piece][thread][4], as it lies in registers. */
+DEVICE void PART(add)(float *sums, float dq[SUM_PIECES][4], u32 group, u32 first_turn)
+{
+    float *to = sums + (group * SUM_PIECES * 128 + threadIdx.x % 128) * 4;
+    const u32 pieces = HEAD_DIM > 64 && group ? PIECES - SUM_PIECES : SUM_PIECES;
+    f32x4 v[SUM_PIECES];
+    UNROLL
+    for (u32 n = 0; n < SUM_PIECES; n++) {
+        v[n].x = dq[n][0];
+        v[n].y = dq[n][1];
+        v[n].z = dq[n][2];
+        v[n].w = dq[n][3];
+    }
+    if (first_turn) {
+        UNROLL
+        for (u32 n = 0; n < SUM_PIECES; n++)
+            if (n < pieces)
+                *(f32x4 *)(void *)(to + n * 512) = v[n];
+    } else {
+        UNROLL
+        for (u32 n = 0; n < SUM_PIECES; n++)
+            if (n < pieces)
+                add_f32x4(to + n * 512, v[n]);
+    }
+}
+
+/* ---- pass 2 ---- */
+
+/* 64 keys' sums to qkv rows, as bf16. */
+DEVICE void PART(store_keys)(bf16 *to, float sums[PIECES][4], u64 row, u32 key, float scale)
+{
+    const u32 q = lane_id() % 4;
+    UNROLL
+    for (u32 h = 0; h < 2; h++) {
+        const u32 at = key + h * 8 + lane_id() / 4;
+        UNROLL
+        for (u32 n = 0; n < PIECES; n += 4) {
+            u32 d[4];
+            UNROLL
+            for (u32 j = 0; j < 4; j++) {
+                const u32 piece = n + j < PIECES ? n + j : n;
+                d[j] = bf16_pack(sums[piece][2 * h] * scale, sums[piece][2 * h + 1] * scale);
+            }
+            const u32x4 v = mma_gather(d);
+            if (at < (u32)(ATT_T) && n + q < PIECES)
+                store_u32x4(to + at * row + (n + q) * 8, v);
+        }
+    }
+}
+
+/* Where the work is is found anew: in the loop its registers are needed. */
+DEVICE void PART(store)(bf16 *dqkv, const struct PART(block) * b, float dk[PIECES][4],
+                        float dv[PIECES][4])
+{
+    const struct PART(place) at = PART(place_of)(*b->ticket);
+    const u64 dq = (u64)(HEADS)*HEAD_DIM, dkv = (u64)(KV_HEADS)*HEAD_DIM, row = dq + 2 * dkv;
+    const u32 key = at.key + (threadIdx.x - 128) / WARP * 16;
+    bf16 *to = dqkv + (u64)at.sequence * (u32)(ATT_T)*row + dq + at.kv * HEAD_DIM;
+    PART(store_keys)(to, dk, row, key, fast_rsqrt((float)HEAD_DIM));
+    PART(store_keys)(to + dkv, dv, row, key, 1.0f);
+}
+
+DEVICE void PART(multiply)(bf16 *dqkv, void *scratch, const struct PART(head) * h,
+                           const struct PART(block) * b, const struct PART(place) * at)
+{
+    const u32 group = threadIdx.x / 128 - 1, tiles = ALL_TILES - at->tile,
+              mine = at->key / BLOCK_KEYS;
+    const u32 my_key = at->key + (threadIdx.x - 128) / WARP * 16 + lane_id() / 4;
+    const u64 end = ((u64)at->sequence * (u32)(KV_HEADS) + at->kv + 1) * ALL_TILES;
+    const u8 *keys = b->keys + group * 8192, *values = b->values + group * 8192;
+    u32 *turn = PART(turns_of)(scratch) + end * 2 + group;
+    float *sums = (float *)scratch + end * SUM_SIZE;
+    float dk[PIECES][4], dv[PIECES][4];
+    PART(copy_keys)(h, b, at->key, group);
+    UNROLL
+    for (u32 n = 0; n < PIECES * 4; n++)
+        dk[n / 4][n % 4] = dv[n / 4][n % 4] = 0.0f;
+    for (u32 i = 0; i < tiles; i++) {
+        const u32 own = i % 2 * 2, first = (ALL_TILES - 1 - i) * TILE_ROWS;
+        const u8 *q = b->ring + own * ROW_TILE, *datt = q + ROW_TILE;
+        const float *lse = b->numbers + own * TILE_ROWS, *delta = lse + TILE_ROWS;
+        u8 *terms = b->terms + i % 2 * TERM_TILE;
+        float p[TILE_ROWS / 8][4], ds[TILE_ROWS / 8][4], dq[SUM_PIECES][4];
+        u32 held_p[TILE_ROWS / 16][4], held_ds[TILE_ROWS / 16][4];
+        turn -= 2;
+        sums -= SUM_SIZE;
+        mbarrier_wait(b->full + own, i / 2 & 1);
+        PART(start_dot)(p, keys, q);
+        mbarrier_wait(b->full + own + 1, i / 2 & 1);
+        PART(start_dot)(ds, values, datt);
+        wgmma_wait(1);
+        if ((at->key + BLOCK_KEYS - 1) * h->group > first)
+            PART(mask)(p, my_key, h->group, first);
+        PART(probabilities)(held_p, p, lse, 0, EARLY);
+        wgmma_fence();
+        PART(start_sum)(dv, held_p, datt, 0, EARLY);
+        wgmma_commit();
+        PART(probabilities)(held_p, p, lse, EARLY, TILE_ROWS / 16);
+        wgmma_wait(1);
+        PART(terms)(held_ds, ds, p, delta);
+        wgmma_fence();
+        PART(start_sum)(dv, held_p, datt, EARLY, TILE_ROWS / 16);
+        PART(share_terms)(terms, held_ds);
+        barrier_sync(3, 256); /* both groups' ds; and this group's additions to the last tile */
+        PART(start_sum)(dk, held_ds, q, 0, TILE_ROWS / 16);
+        PART(start_dq)(dq, terms, b->keys, group);
+        wgmma_commit();
+        if (i > 0)
+            PART(hand_on)(turn + 2, mine);
+        PART(await)(turn, mine);
+        barrier_sync(1 + group, 128);
+        wgmma_wait(0);
+        if (lane_id() == 0) {
+            mbarrier_arrive(b->empty + own);
+            mbarrier_arrive(b->empty + own + 1);
+        }
+        PART(add)(sums, dq, group, mine == 0);
+    }
+    barrier_sync(1 + group, 128);
+    PART(hand_on)(turn, mine);
+    PART(store)(dqkv, b, dk, dv);
+}
+
+KERNEL_ENTRY(384, 1)
+CONCAT(KERNEL, _2)
+(bf16 *RESTRICT dqkv, const bf16 *RESTRICT datt, const bf16 *RESTRICT att,
+ const float *RESTRICT lse, const bf16 *RESTRICT qkv, void *RESTRICT scratch)
+{
+    SHARED_ARENA(arena);
+    struct PART(block) b;
+    (void)att;
+    b.keys = arena;
+    b.values = b.keys + KEY_TILE;
+    b.ring = b.values + KEY_TILE;
+    b.terms = b.ring + BUFFERS * ROW_TILE;
+    b.numbers = (float *)(void *)(b.terms + 2 * TERM_TILE);
+    b.full = (u64 *)(void *)(b.numbers + BUFFERS * TILE_ROWS);
+    b.empty = b.full + BUFFERS;
+    b.ticket = (u32 *)(void *)(b.empty + BUFFERS);
+    if (threadIdx.x == 0) {
+        for (u32 i = 0; i < BUFFERS; i++) {
+            mbarrier_init(b.full + i, 1);
+            mbarrier_init(b.empty + i, 8); /* warps */
+        }
+        mbarrier_init_fence();
+        const u64 turns = (u64)(ATT_B) * (u32)(KV_HEADS)*ALL_TILES * 2;
+        *b.ticket = atomic_add_u32(PART(turns_of)(scratch) + turns, 1);
+    }
+    block_sync();
+    const struct PART(place) at = PART(place_of)(*b.ticket);
+    const struct PART(head) h = PART(head_of)(datt, lse, qkv, scratch, at.sequence, at.kv);
+    if (threadIdx.x < 128) {
+        registers_fewer(40);
+        PART(feed)(&h, &b, ALL_TILES - at.tile);
+    } else {
+        registers_more(232);
+        PART(multiply)(dqkv, scratch, &h, &b, &at);
+    }
+}
+
+/* ---- pass 3: dq ---- */
+
+/* A block: a tile of rows; a warp: sixteen rows, or of them the columns before or from 64. */
+KERNEL_ENTRY(256, 1)
+CONCAT(KERNEL, _3)
+(bf16 *RESTRICT dqkv, const bf16 *RESTRICT datt, const bf16 *RESTRICT att,
+ const float *RESTRICT lse, const bf16 *RESTRICT qkv, void *RESTRICT scratch)
+{
+    const struct PART(head) h = PART(head_of)(datt, lse, qkv, scratch, blockIdx.z, blockIdx.y);
+    const u32 group = threadIdx.x / 128, q = lane_id() % 4;
+    const u32 first_piece = HEAD_DIM <= 64 ? 0 : group * 8;
+    const u32 row = blockIdx.x * TILE_ROWS + (HEAD_DIM <= 64 ? group * 64 : 0) +
+                    threadIdx.x % 128 / WARP * 16 + lane_id() / 4;
+    const u64 tile = (u64)(blockIdx.z * (u32)(KV_HEADS) + blockIdx.y) * ALL_TILES + blockIdx.x;
+    const float *from = (const float *)scratch + tile * SUM_SIZE +
+                        (group * SUM_PIECES * 128 + threadIdx.x % 128) * 4;
+    const float scale = fast_rsqrt((float)HEAD_DIM);
+    bf16 *out = dqkv + (h.q - qkv);
+    (void)att;
+    UNROLL
+    for (u32 n = 0; n < SUM_PIECES; n += 4) {
+        u32 d[2][4];
+        UNROLL
+        for (u32 j = 0; j < 4; j++) {
+            const u32 piece = n + j < SUM_PIECES && first_piece + n + j < PIECES ? n + j : 0;
+            const f32x4 v = *(const f32x4 *)(const void *)(from + piece * 512);
+            d[0][j] = bf16_pack(v.x * scale, v.y * scale);
+            d[1][j] = bf16_pack(v.z * scale, v.w * scale);
+        }
+        UNROLL
+        for (u32 i = 0; i < 2; i++) {
+            const u32 at = row + i * 8, piece = first_piece + n + q;
+            const u32x4 v = mma_gather(d[i]);
+            if (at < h.rows && n + q < SUM_PIECES && piece < PIECES)
+                store_u32x4(out + at / h.group * h.row + at % h.group * HEAD_DIM + piece * 8, v);
+        }
+    }
+}
+
+#undef TILE_ROWS
+#undef ALL_TILES
+#undef BLOCK_KEYS
+#undef PANELS
+#undef KEY_PANEL
+#undef ROW_PANEL
+#undef KEY_TILE
+#undef ROW_TILE
+#undef TERM_TILE
+#undef BUFFERS
+#undef EVEN_PIECES
+#undef SUM_PIECES
+#undef SUM_SIZE
+#undef HEADS_AT_ONCE
+#undef EARLY
+#undef MULTIPLY_ROWS
+#undef MULTIPLY_HELD
+#undef FLASH_BACK_ROWS_TEXT
+#undef MULTIPLY_SUM
