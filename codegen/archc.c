@@ -268,6 +268,7 @@ static int set_options(struct driver *d, const struct model_spec *m, struct buil
             return wrong_usage("--weights wants fp32, bf16 or int8, not", d->weights);
         o->weights = (enum dtype)t;
     }
+    o->recompute = m->train.recompute;
     o->batch = m->train.batch > 0 ? m->train.batch : 8;
     o->sequence = m->train.sequence > 0 ? m->train.sequence : context < 256 ? context : 256;
     o->chunk = context < 512 ? context : 512;

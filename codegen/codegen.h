@@ -67,9 +67,10 @@ struct build_options {
     int threads;
     int batch, sequence, chunk;
     bool generic;
-    bool cuda; /* the program has a CUDA side too */
-    int slots; /* CUDA: sequences decoded at once */
-    int pages; /* CUDA: pages of the cache that the serving load wants */
+    enum recompute recompute; /* of training; auto: none */
+    bool cuda;                /* the program has a CUDA side too */
+    int slots;                /* CUDA: sequences decoded at once */
+    int pages;                /* CUDA: pages of the cache that the serving load wants */
 };
 enum { MAX_CUDA_TARGETS = 8, CACHE_PAGE = 64 /* tokens; KV_PAGE of archrt_cuda.h */ };
 /* An NVIDIA architecture: "sm_90", "sm_90a". */
@@ -94,7 +95,8 @@ enum buffer_id {
     BUFFER_LSE,
     BUFFER_D_X16,    /* CUDA: bf16 copy of the residual stream's gradient */
     BUFFER_D_LOGITS, /* CUDA: bf16, beside the fp32 logits */
-    BUFFER_COUNT
+    BUFFER_AGAIN,    /* what backward makes again: values, then statistics from RSTD1 on */
+    BUFFER_COUNT = BUFFER_AGAIN + VALUE_COUNT + BUFFER_LSE - BUFFER_RSTD1 + 1
 };
 
 struct buffer {
@@ -191,6 +193,7 @@ struct step {
     enum condition when;
     const struct op *fused[MAX_FUSED]; /* the operations it does */
     int n_fused;
+    bool again; /* operations of the forward pass that backward does once more */
     struct operand operands[MAX_OPERANDS];
     int n_operands;
     unsigned writes; /* bit i: operand i is written */

@@ -46,6 +46,13 @@ static struct build_options cuda_options(const struct build_options *host,
     return o;
 }
 
+/* A device of the spec that is a GPU, or NULL. */
+static const struct device *named_gpu(const struct driver *d, int device)
+{
+    const struct device *x = device >= 0 ? &d->spec.devices[device] : NULL;
+    return x && !x->is_host && !device_is_cpu(x) ? x : NULL;
+}
+
 /* What the CUDA side is priced on: the GPU that the spec serves or trains on, else the one that an
  * architecture stands for. NULL: none is known. */
 static const struct device *priced_on(const struct driver *d, const struct model_spec *m)
@@ -54,17 +61,15 @@ static const struct device *priced_on(const struct driver *d, const struct model
         int sm;
         const char *device;
     } cards[] = {{80, "a100_40gb"}, {89, "rtx4090"}, {90, "h200"}};
-    const int named[] = {m->serve.device, m->train.device};
-    for (int i = 0; i < 2; i++)
-        if (named[i] >= 0 && !d->spec.devices[named[i]].is_host &&
-            !device_is_cpu(&d->spec.devices[named[i]]))
-            return &d->spec.devices[named[i]];
-    for (size_t i = 0; i < sizeof cards / sizeof cards[0]; i++)
+    const struct device *named = named_gpu(d, m->serve.device);
+    if (!named)
+        named = named_gpu(d, m->train.device);
+    for (size_t i = 0; !named && i < sizeof cards / sizeof cards[0]; i++)
         for (int k = 0; k < d->spec.n_devices; k++)
             if (cards[i].sm == d->cuda.list[0].sm &&
                 strcmp(d->spec.devices[k].name, cards[i].device) == 0)
                 return &d->spec.devices[k];
-    return NULL;
+    return named;
 }
 
 int driver_plan_cuda(struct driver *d, const struct build_options *host, const char *source)
@@ -73,13 +78,15 @@ int driver_plan_cuda(struct driver *d, const struct build_options *host, const c
     const struct arch *arch = &d->resolution.best.arch;
     const char *why = NULL;
     struct build_options o = cuda_options(host, m, arch->context);
+    const struct device *device = priced_on(d, m), *trains = named_gpu(d, m->train.device);
+    if (trains || device) /* its memory decides what is kept */
+        o.recompute = cost_recompute(trains ? trains : device, &m->train, arch);
     d->cuda_plan = arena_alloc(d->arena, sizeof *d->cuda_plan);
     if (!plan_build(d->arena, arch, target_find("cuda"), &o, d->cuda_plan, &why) ||
         !plan_verify(d->cuda_plan, &why)) {
         fprintf(stderr, "archc: %s on a GPU: %s\n", m->name, why);
         return STATUS_SPEC;
     }
-    const struct device *device = priced_on(d, m);
     if (device)
         plan_price(d->cuda_plan, device);
     d->cuda_plan->target->emit(d->cuda_plan, m, source, &d->files);

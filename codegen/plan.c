@@ -2,8 +2,8 @@
  *
  * Needs: the operation lists of lang/ops.c and the fusions of a target. Gives: per phase, steps in
  * order, each one kernel with its operands, in loops over layers or over chunks of rows. Buffers
- * and barriers are layout.c's, the operands of each kernel plan_host.c's and plan_cuda.c's. Nothing
- * here knows what language the target speaks. */
+ * are plan_buffers.c's, their places and barriers layout.c's, the operands of each kernel
+ * plan_host.c's and plan_cuda.c's. Nothing here knows what language the target speaks. */
 #include "plan.h"
 
 #include <assert.h>
@@ -118,95 +118,6 @@ const char *const extent_names[EXTENT_COUNT] = {
     [EXTENT_ONE] = "1",
 };
 
-/* ---- buffers: what each value is ---- */
-
-static const struct {
-    enum extent width, width2;
-} value_shape[VALUE_COUNT] = {
-    [VALUE_X] = {EXTENT_D_MODEL, EXTENT_NONE},     [VALUE_NORM1] = {EXTENT_D_MODEL, EXTENT_NONE},
-    [VALUE_QKV] = {EXTENT_QKV, EXTENT_NONE},       [VALUE_ROPE] = {EXTENT_QKV, EXTENT_NONE},
-    [VALUE_ATT] = {EXTENT_DQ, EXTENT_NONE},        [VALUE_X1] = {EXTENT_D_MODEL, EXTENT_NONE},
-    [VALUE_NORM2] = {EXTENT_D_MODEL, EXTENT_NONE}, [VALUE_GATE_UP] = {EXTENT_GATE_UP, EXTENT_NONE},
-    [VALUE_H] = {EXTENT_D_FF, EXTENT_NONE},        [VALUE_NORMF] = {EXTENT_D_MODEL, EXTENT_NONE},
-    [VALUE_LOGITS] = {EXTENT_VOCAB, EXTENT_NONE},
-};
-
-static const char *const gradient_names[VALUE_COUNT] = {
-    [VALUE_X] = "d_x",     [VALUE_NORM1] = "d_norm1", [VALUE_ROPE] = "d_qkv",
-    [VALUE_ATT] = "d_att", [VALUE_NORM2] = "d_norm2", [VALUE_GATE_UP] = "d_gate_up",
-    [VALUE_H] = "d_h",     [VALUE_NORMF] = "d_normf",
-};
-
-/* Values that live in another's buffer: rotation is in place unless a head norm keeps its input,
- * and in inference, where nothing is kept, always. */
-static enum value stored_as(const struct plan *p, enum schedule_id id, enum value v)
-{
-    bool in_place = !p->arch->qk_norm || id == SCHEDULE_PREFILL || id == SCHEDULE_DECODE ||
-                    id == SCHEDULE_BATCH;
-    return v == VALUE_QKV && in_place ? VALUE_ROPE : v;
-}
-
-/* Gradients that share one buffer: the residual stream's, which only accumulates; rotation's and
- * SwiGLU's, which are in place; the logits, which become their own gradient. */
-static int gradient_buffer(enum value v)
-{
-    if (v == VALUE_X1)
-        v = VALUE_X;
-    if (v == VALUE_QKV)
-        v = VALUE_ROPE;
-    if (v == VALUE_LOGITS)
-        return BUFFER_VALUE + VALUE_LOGITS;
-    return BUFFER_GRADIENT + (int)v;
-}
-
-/* What forward keeps for backward: everything that backward reads, but h, which SwiGLU's backward
- * makes again on its way, and the final norm and logits, which stand outside the layers. */
-static bool kept(enum value v)
-{
-    return v == VALUE_X || v == VALUE_NORM1 || v == VALUE_QKV || v == VALUE_ROPE ||
-           v == VALUE_ATT || v == VALUE_X1 || v == VALUE_NORM2 || v == VALUE_GATE_UP;
-}
-
-static enum extent rows_extent(enum schedule_id id)
-{
-    if (id == SCHEDULE_TRAIN || id == SCHEDULE_EVAL)
-        return EXTENT_ROWS;
-    return id == SCHEDULE_PREFILL ? EXTENT_CHUNK : id == SCHEDULE_BATCH ? EXTENT_SLOTS : EXTENT_ONE;
-}
-
-static void declare_buffers(const struct plan *p, enum schedule_id id, struct schedule *s)
-{
-    enum extent rows = rows_extent(id);
-    for (int v = 1; v < VALUE_COUNT; v++) {
-        s->buffers[v] = (struct buffer){.name = value_names[v],
-                                        .rows = rows,
-                                        .width = value_shape[v].width,
-                                        .kept = id == SCHEDULE_TRAIN && kept((enum value)v)};
-        s->buffers[BUFFER_GRADIENT + v] =
-            (struct buffer){.name = gradient_names[v], .rows = rows, .width = value_shape[v].width};
-    }
-    bool apart = stored_as(p, id, VALUE_QKV) == VALUE_QKV;
-    s->buffers[VALUE_ROPE].name = apart ? "rotated" : "qkv";
-    if (id == SCHEDULE_TRAIN || id == SCHEDULE_EVAL)
-        s->buffers[VALUE_LOGITS].rows = EXTENT_LOSS_ROWS;
-    else if (id == SCHEDULE_PREFILL) {
-        s->buffers[VALUE_LOGITS].rows = EXTENT_SCORE_ROWS;
-        s->buffers[VALUE_NORMF].rows = EXTENT_SCORE_ROWS;
-    }
-    bool keep = id == SCHEDULE_TRAIN;
-    s->buffers[BUFFER_RSTD1] =
-        (struct buffer){.name = "rstd1", .rows = rows, .width = EXTENT_ONE, .kept = keep};
-    s->buffers[BUFFER_RSTD2] =
-        (struct buffer){.name = "rstd2", .rows = rows, .width = EXTENT_ONE, .kept = keep};
-    s->buffers[BUFFER_RSTDF] = (struct buffer){.name = "rstdf", .rows = rows, .width = EXTENT_ONE};
-    s->buffers[BUFFER_HEAD_RSTD] =
-        (struct buffer){.name = "head_rstd", .rows = rows, .width = EXTENT_ALL_HEADS, .kept = keep};
-    s->buffers[BUFFER_LSE] =
-        (struct buffer){.name = "lse", .rows = rows, .width = EXTENT_HEADS, .kept = keep};
-    if (p->target->declare)
-        p->target->declare(p, id, s);
-}
-
 /* ---- fusing ---- */
 
 /* Operations of `list` from i that the fusion covers; 0 where it does not match. */
@@ -267,6 +178,8 @@ static enum operand_at which_copy(const struct binding *b, int buffer, bool writ
 
 void bind_buffer(struct binding *b, int buffer, bool written)
 {
+    if ((b->again || b->backward) && made_again(b->p, b->id, buffer))
+        buffer = again_buffer(buffer);
     bind_operand(b, OPERAND_BUFFER, buffer, which_copy(b, buffer, written), written);
 }
 
@@ -577,35 +490,63 @@ static void note_scratch(struct plan *p, const struct step *step)
             p->kernels[step->kernel].scratch = true;
 }
 
-/* Appends the steps of list's operations in `from`..`to` sections to schedule `id`. */
+/* Appends the step that begins with operation i of the list; again: in the backward pass, once
+ * more. The operations that it does, or 0: there is no kernel for them. */
+static int add_step(struct arena *a, struct plan *p, enum schedule_id id,
+                    const struct op_list *list, int i, enum condition when_exit, bool again)
+{
+    struct schedule *s = &p->schedules[id];
+    assert(s->n_steps < MAX_STEPS);
+    struct step *step = &s->steps[s->n_steps];
+    const struct op *op = &list->ops[i];
+    int used = 0;
+    const struct fusion *fusion = find_fusion(p, id, list, i, step, &used);
+    if (!fusion)
+        return 0;
+    step->when = op->section == SECTION_EXIT ? when_exit : WHEN_ALWAYS;
+    step->loop = again ? LOOP_LAYERS_REVERSED : loop_of(id, list, op, step->when);
+    step->again = again;
+    step->partition = partition_of(p, fusion->kernel);
+    step->kernel = intern_kernel(a, p, id, fusion->kernel, step);
+    struct binding b = {p, id, s, step, op->section, list->phase == PHASE_TRAIN_BACKWARD, again};
+    p->target->bind(&b, fusion->kernel);
+    note_scratch(p, step);
+    s->n_steps++;
+    return used;
+}
+
+/* The part of a layer's forward pass that its backward pass starts with: what was not kept. */
+static void schedule_again(struct arena *a, struct plan *p)
+{
+    const struct op_list *list = &p->lists[PHASE_TRAIN_FORWARD];
+    for (int i = 0; i < list->n;) {
+        bool wanted = op_made_again(p->options.recompute, &list->ops[i]);
+        i += wanted ? add_step(a, p, SCHEDULE_TRAIN, list, i, WHEN_ALWAYS, true) : 1;
+    }
+}
+
+/* Appends the steps of list's operations from section `from` on to schedule `id`. */
 static bool schedule_list(struct arena *a, struct plan *p, enum schedule_id id,
                           const struct op_list *list, enum section from, enum condition when_exit,
                           const char **why)
 {
-    struct schedule *s = &p->schedules[id];
+    bool backward = list->phase == PHASE_TRAIN_BACKWARD, begun = false;
     for (int i = 0; i < list->n;) {
         const struct op *op = &list->ops[i];
-        if (op->section < from && list->phase != PHASE_TRAIN_BACKWARD) {
+        if (op->section < from && !backward) {
             i++;
             continue;
         }
-        assert(s->n_steps < MAX_STEPS);
-        struct step *step = &s->steps[s->n_steps];
-        int used = 0;
-        const struct fusion *fusion = find_fusion(p, id, list, i, step, &used);
-        if (!fusion) {
+        if (backward && op->section == SECTION_LAYER && !begun) {
+            begun = true;
+            schedule_again(a, p);
+        }
+        int used = add_step(a, p, id, list, i, when_exit, false);
+        if (used == 0) {
             *why = arena_printf(a, "target %s has no kernel for %s (%s)", p->target->name, op->name,
                                 op_kind_names[op->kind]);
             return false;
         }
-        step->when = op->section == SECTION_EXIT ? when_exit : WHEN_ALWAYS;
-        step->loop = loop_of(id, list, op, step->when);
-        step->partition = partition_of(p, fusion->kernel);
-        step->kernel = intern_kernel(a, p, id, fusion->kernel, step);
-        struct binding b = {p, id, s, step, op->section, list->phase == PHASE_TRAIN_BACKWARD};
-        p->target->bind(&b, fusion->kernel);
-        note_scratch(p, step);
-        s->n_steps++;
         i += used;
     }
     return true;

@@ -13,6 +13,7 @@ struct binding {
     struct step *step;
     enum section section;
     bool backward;
+    bool again; /* an operation of the forward pass, done once more */
 };
 
 /* Appends an operand to the step. */
@@ -32,6 +33,16 @@ void bind_rope_backward(struct binding *b);
 const struct op *find_kind(const struct step *s, enum op_kind kind); /* NULL: does none */
 enum weight weight_of(const struct op *op);                          /* of NULL: none */
 int rstd_buffer(enum weight norm);
+
+/* ---- plan_buffers.c ---- */
+
+enum value stored_as(const struct plan *p, enum schedule_id id, enum value v);
+int gradient_buffer(enum value v);
+enum extent rows_extent(enum schedule_id id);
+void declare_buffers(const struct plan *p, enum schedule_id id, struct schedule *s);
+/* Whether backward makes again what that buffer had in forward; the buffer that it does it in. */
+bool made_again(const struct plan *p, enum schedule_id id, int buffer);
+int again_buffer(int id);
 
 /* The divisor of `rows` nearest below the rows whose logits fit into `floats`. */
 int64_t loss_rows(int64_t rows, int64_t vocab, int64_t floats);

@@ -81,7 +81,7 @@ static void print_step(const struct plan *p, const struct schedule *s, const str
             : step->partition == PARTITION_ROWS ? "rows"
                                                 : "other");
     for (int i = 0; i < step->n_fused; i++)
-        fprintf(out, "%s%s", i ? "+" : " ", step->fused[i]->name);
+        fprintf(out, "%s%s", i ? "+" : step->again ? " again " : " ", step->fused[i]->name);
     fprintf(out, " :");
     print_operands(s, step, out);
     if (p->device) {
@@ -160,6 +160,8 @@ void plan_print(const struct plan *p, FILE *out)
     fprintf(out, "plan %s for %s, %d threads, %s weights, %s\n", p->arch->name, p->target->name,
             p->options.threads, dtype_names[p->options.weights],
             p->options.generic ? "generic" : "specialised");
+    if (p->options.recompute > RECOMPUTE_NONE)
+        fprintf(out, "backward makes again: %s\n", recompute_names[p->options.recompute]);
     fprintf(out, "extents\n");
     for (int e = 1; e < EXTENT_ONE; e++)
         if (p->extents[e])
@@ -184,7 +186,7 @@ static bool operation_done_once(const struct schedule *s, const struct op *op)
     int times = 0;
     for (int i = 0; i < s->n_steps; i++)
         for (int k = 0; k < s->steps[i].n_fused; k++)
-            times += s->steps[i].fused[k] == op;
+            times += !s->steps[i].again && s->steps[i].fused[k] == op;
     return times == 1;
 }
 
@@ -192,6 +194,27 @@ static bool all_done(const struct plan *p, enum schedule_id id, enum phase phase
 {
     for (int i = 0; i < p->lists[phase].n; i++)
         if (!operation_done_once(&p->schedules[id], &p->lists[phase].ops[i]))
+            return false;
+    return true;
+}
+
+/* What is done again is what the level says, each once, in front of the layer's gradients. */
+static bool again_as_asked(const struct plan *p)
+{
+    const struct schedule *s = &p->schedules[SCHEDULE_TRAIN];
+    const struct op_list *l = &p->lists[PHASE_TRAIN_FORWARD];
+    for (int i = 0; i < l->n; i++) {
+        int times = 0;
+        for (int k = 0; k < s->n_steps; k++)
+            for (int f = 0; s->steps[k].again && f < s->steps[k].n_fused; f++)
+                times += s->steps[k].fused[f] == &l->ops[i];
+        if (times != op_made_again(p->options.recompute, &l->ops[i]))
+            return false;
+    }
+    for (int k = 1; k < s->n_steps; k++)
+        if (s->steps[k].again &&
+            (s->steps[k].loop != LOOP_LAYERS_REVERSED ||
+             (s->steps[k - 1].loop == s->steps[k].loop && !s->steps[k - 1].again)))
             return false;
     return true;
 }
@@ -243,6 +266,10 @@ bool plan_verify(const struct plan *p, const char **why)
             *why = "an operation is done twice or never";
             return false;
         }
+    if (!again_as_asked(p)) {
+        *why = "what is to be made again is not, or twice, or too late";
+        return false;
+    }
     for (int id = 0; id < SCHEDULE_COUNT; id++) {
         if (!defined_before_read(&p->schedules[id])) {
             *why = "a buffer is read before it is written";

@@ -194,6 +194,8 @@ static void train(FILE *out, const struct spec *s, const struct train_spec *t)
         fprintf(out, "  train.device %s\n", s->devices[t->device].name);
     fprintf(out, "  train.batch %d\n  train.sequence %d\n  train.accumulate %d\n", t->batch,
             t->sequence, t->accumulate);
+    if (t->recompute != RECOMPUTE_AUTO)
+        fprintf(out, "  train.recompute %s\n", recompute_names[t->recompute]);
     real(out, "train.lr", t->lr);
     real(out, "train.warmup", t->warmup);
     real(out, "train.weight_decay", t->weight_decay);

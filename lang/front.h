@@ -283,6 +283,7 @@ enum key_type {
     TYPE_LAW,    /* int: index of the law of that name */
     TYPE_DEVICE, /* int */
     TYPE_DTYPE,
+    TYPE_RECOMPUTE,
     TYPE_FORM,
     TYPE_SAMPLES, /* a list of doubles, one for each sample */
     TYPE_LIST,    /* struct numbers */

@@ -202,6 +202,17 @@ struct device {
     struct span at;
 };
 
+/* What a layer's backward pass makes again rather than finds kept: memory for time. */
+enum recompute {
+    RECOMPUTE_AUTO,  /* as much as the device's memory asks for */
+    RECOMPUTE_NONE,
+    RECOMPUTE_NORMS, /* both norms' outputs */
+    RECOMPUTE_MLP,   /* gate and up too */
+    RECOMPUTE_ALL,   /* the layer, from its input */
+    RECOMPUTE_COUNT
+};
+extern const char *const recompute_names[RECOMPUTE_COUNT]; /* auto none norms mlp all */
+
 struct train_spec {
     double tokens; /* NaN: not given; D of the law */
     int law;       /* index into spec.laws, or -1 */
@@ -209,6 +220,7 @@ struct train_spec {
     int batch;     /* sequences a micro-batch; 0: 8 */
     int sequence;  /* tokens a sequence; 0: min(context, 256) */
     int accumulate;
+    enum recompute recompute;
     double lr, warmup /* steps */, weight_decay, clip, beta1, beta2;
     struct span at;
 };
@@ -434,6 +446,8 @@ struct op_list {
 /* Fixed cost, no allocation: about a microsecond. */
 void ops_build(const struct arch *a, enum phase phase, const struct workload *w,
                struct op_list *out);
+/* Whether backward does an operation of the forward pass again at that level. */
+bool op_made_again(enum recompute level, const struct op *op);
 /* FLOPs of the model's own products, attention's among them: what MFU counts. */
 double ops_model_flops(const struct op_list *l);
 void ops_print(const struct op_list *l, FILE *out);

@@ -330,6 +330,24 @@ void ops_build(const struct arch *a, enum phase phase, const struct workload *w,
     }
 }
 
+/* A layer's last operations, behind gate and up, make what the next layer keeps; h is made again by
+ * SwiGLU's own gradient. */
+bool op_made_again(enum recompute level, const struct op *op)
+{
+    if (op->section != SECTION_LAYER)
+        return false;
+    switch (level) {
+    case RECOMPUTE_NORMS:
+        return op->kind == OP_NORM;
+    case RECOMPUTE_MLP:
+        return op->kind == OP_NORM || op->out == VALUE_GATE_UP;
+    case RECOMPUTE_ALL:
+        return op->out != VALUE_X && op->out != VALUE_H;
+    default:
+        return false;
+    }
+}
+
 double ops_model_flops(const struct op_list *l)
 {
     double sum = 0;

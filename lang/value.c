@@ -524,6 +524,8 @@ static bool read_value(struct reading *r, const struct ast_value *v)
         return read_name(r, v);
     case TYPE_DTYPE:
         return read_choice(r, v, dtype_names, (int)r->info->hi + 1);
+    case TYPE_RECOMPUTE:
+        return read_choice(r, v, recompute_names, RECOMPUTE_COUNT);
     case TYPE_FORM:
         return read_choice(r, v, law_form_names, N_FORMS);
     case TYPE_SAMPLES:

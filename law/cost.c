@@ -215,94 +215,7 @@ static double throughput(const struct device *d, const struct serve_spec *s, con
     return w->batch * (double)s->generate / (ttft + decode);
 }
 
-struct price cost_train_step(const struct device *d, const struct train_spec *t,
-                             const struct arch *a)
-{
-    static const enum phase phases[] = {PHASE_TRAIN_FORWARD, PHASE_TRAIN_BACKWARD, PHASE_OPTIMISER};
-    struct workload w = cost_training(d, t, a->context);
-    struct price sum = {0};
-    for (int i = 0; i < 3; i++) {
-        struct op_list l;
-        ops_build(a, phases[i], &w, &l);
-        struct price one = cost_each(d, &l, &w, NULL);
-        one.flops = ops_model_flops(&l);
-        int times = phases[i] != PHASE_OPTIMISER && t->accumulate > 0 ? t->accumulate : 1;
-        for (int k = 0; k < times; k++)
-            price_add(&sum, &one);
-    }
-    return sum;
-}
-
-double cost_train_rate(const struct device *d, const struct train_spec *t, const struct arch *a)
-{
-    struct workload w = cost_training(d, t, a->context);
-    int accumulate = t->accumulate > 0 ? t->accumulate : 1;
-    return (double)accumulate * w.batch * w.tokens / cost_train_step(d, t, a).seconds;
-}
-
 /* ---- memory ---------------------------------------------------------------------------------- */
-
-/* Elements of one row of an activation. */
-static double value_width(const struct arch *a, enum value v)
-{
-    double dq = arch_dq(a), dkv = arch_dkv(a);
-    switch (v) {
-    case VALUE_X:
-    case VALUE_NORM1:
-    case VALUE_X1:
-    case VALUE_NORM2:
-    case VALUE_NORMF:
-        return a->d_model;
-    case VALUE_QKV:
-    case VALUE_ROPE:
-        return dq + 2 * dkv;
-    case VALUE_ATT:
-        return dq;
-    case VALUE_GATE_UP:
-        return 2.0 * a->d_ff;
-    case VALUE_H:
-        return a->d_ff;
-    case VALUE_LOGITS:
-        return a->vocab;
-    case VALUE_NONE:
-    case VALUE_TOKENS:
-    case VALUE_COUNT:
-        break;
-    }
-    return 0;
-}
-
-/* Rows whose logits exist at once: the head and the loss go through a micro-batch piece by piece.
- */
-static double loss_rows(double rows, const struct arch *a)
-{
-    return fmin(rows, fmax(64, (8 << 20) / (double)a->vocab));
-}
-
-/* An operation of the backward list reads a gradient (its first input) and what the forward pass
- * kept (its second), and makes a gradient. Kept values are there once a layer; of gradients, at
- * most those of one operation and the residual stream's. */
-static double train_memory(const struct device *d, const struct train_spec *t, const struct arch *a)
-{
-    struct workload w = cost_training(d, t, a->context);
-    struct op_list l;
-    ops_build(a, PHASE_TRAIN_BACKWARD, &w, &l);
-    double copies[VALUE_COUNT] = {0}, kept = 0, gradients = 0;
-    for (int i = 0; i < l.n; i++) {
-        const struct op *op = &l.ops[i];
-        copies[op->in[1]] = fmax(copies[op->in[1]], op->times);
-        if (op->in[0] != VALUE_LOGITS)
-            gradients = fmax(gradients, value_width(a, op->in[0]) + value_width(a, op->out));
-    }
-    copies[VALUE_H] = 0; /* made again from gate and up */
-    for (int v = VALUE_X; v < VALUE_LOGITS; v++)
-        kept += copies[v] * value_width(a, (enum value)v);
-    double rows = (double)w.batch * w.tokens;
-    double state = 16.0 * (double)arch_total_params(a); /* fp32 parameter, gradient, two moments */
-    double elements =
-        rows * (kept + gradients + a->d_model) + loss_rows(rows, a) * (double)a->vocab;
-    return state + elements * dtype_bytes(w.values);
-}
 
 static double kv_bytes(const struct arch *a, enum dtype kv)
 {
@@ -321,7 +234,7 @@ static double serving_memory(const struct device *d, const struct serve_spec *s,
     struct workload w = cost_serving(d, s);
     double rows = fmin(prefill_rows(d), (double)w.batch * fmax(1, s->prompt)), width = 0;
     for (int v = VALUE_X; v < VALUE_LOGITS; v++)
-        width += value_width(a, (enum value)v);
+        width += cost_value_width(a, (enum value)v);
     double positions = (double)w.batch * (s->prompt + s->generate);
     return (double)arch_total_params(a) * dtype_bytes(s->weights) + positions * kv_bytes(a, s->kv) +
            rows * width * dtype_bytes(w.values) + 4.0 * w.batch * a->vocab;
@@ -434,7 +347,7 @@ static void training_metrics(const struct pricing *p, const struct arch *a, unsi
         metrics[METRIC_TRAIN_TIME] =
             d && !isnan(t->tokens) ? t->tokens / cost_train_rate(d, t, a) : NAN;
     if (wanted & 1u << METRIC_TRAIN_MEMORY)
-        metrics[METRIC_TRAIN_MEMORY] = d ? train_memory(d, t, a) : NAN;
+        metrics[METRIC_TRAIN_MEMORY] = d ? cost_train_memory(d, t, a) : NAN;
 }
 
 void pricing_metrics(const struct pricing *p, const struct arch *a, unsigned wanted,

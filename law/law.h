@@ -83,6 +83,15 @@ struct workload cost_training(const struct device *d, const struct train_spec *t
  * of the model's own products. */
 struct price cost_train_step(const struct device *d, const struct train_spec *t,
                              const struct arch *a);
+/* Bytes of parameters, gradients, moments, activations; at the level that cost_recompute gives: the
+ * spec's own, or where it leaves that open (auto) the least with which a GPU's memory is enough, or
+ * most saving if none is. A CPU's memory is not asked. */
+double cost_train_memory(const struct device *d, const struct train_spec *t, const struct arch *a);
+double cost_train_memory_at(const struct device *d, const struct train_spec *t,
+                            const struct arch *a, enum recompute level);
+enum recompute cost_recompute(const struct device *d, const struct train_spec *t,
+                              const struct arch *a);
+double cost_value_width(const struct arch *a, enum value v); /* elements of a row */
 double cost_train_rate(const struct device *d, const struct train_spec *t, const struct arch *a);
 
 /* What evaluating the shapes of one model has in common. Devices must have their rates: see
@@ -116,9 +125,10 @@ struct phase_price {
     const char *name; /* "decode", "prefill", "train" */
     const char *device;
     int sequences;
-    double behind; /* cached tokens in front of each */
-    double tokens; /* that it makes or takes, all sequences together */
-    double mfu;    /* training: part of the matrix units' peak; NaN elsewhere */
+    double behind;            /* cached tokens in front of each */
+    double tokens;            /* that it makes or takes, all sequences together */
+    double mfu;               /* training: part of the matrix units' peak; NaN elsewhere */
+    enum recompute recompute; /* training: what backward makes again */
     struct price price;
 };
 enum { PHASE_PRICES = 4 };

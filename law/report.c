@@ -196,6 +196,8 @@ static void print_phases(const struct resolution *r, FILE *out)
             fprintf(out, ", behind %.0f tokens", x->behind);
         if (!isnan(x->mfu))
             fprintf(out, ", %.1f %% of the matrix peak", 100 * x->mfu);
+        if (x->recompute > RECOMPUTE_NONE)
+            fprintf(out, ", backward makes %s again", recompute_names[x->recompute]);
         fputc('\n', out);
     }
 }
@@ -402,6 +404,8 @@ static void json_phases(const struct resolution *r, FILE *out)
             fprintf(out, ", \"%s\": ", rows[k].name);
             json_number(rows[k].value, out);
         }
+        if (x->recompute != RECOMPUTE_AUTO)
+            fprintf(out, ", \"recompute\": \"%s\"", recompute_names[x->recompute]);
         fprintf(out, "}");
     }
     fprintf(out, "\n  ]");

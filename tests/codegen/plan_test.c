@@ -173,6 +173,10 @@ static void check_plan(struct arena *a, const struct arch *arch, const struct bu
                   p->kernels[i].name);
 }
 
+static const enum recompute levels[] = {RECOMPUTE_NONE, RECOMPUTE_NORMS, RECOMPUTE_MLP,
+                                        RECOMPUTE_ALL};
+enum { LEVELS = sizeof levels / sizeof levels[0] };
+
 static void check_many(struct arena *a)
 {
     static const int heads[][3] = {{5, 1, 64}, {4, 4, 40}, {36, 4, 64}, {42, 6, 128}, {16, 1, 8}};
@@ -195,7 +199,8 @@ static void check_many(struct arena *a)
                 struct build_options o = {.threads = batches[b][2],
                                           .batch = batches[b][0],
                                           .sequence = batches[b][1],
-                                          .chunk = 512};
+                                          .chunk = 512,
+                                          .recompute = levels[(h + b + bits) % LEVELS]};
                 check_plan(a, &x, &o);
             }
 }
@@ -308,6 +313,7 @@ static void check_cuda_plan(struct arena *a, const struct arch *arch, int slots)
                               .sequence = 96,
                               .chunk = 512,
                               .weights = DTYPE_BF16,
+                              .recompute = levels[(slots + arch->heads + arch->layers) % LEVELS],
                               .slots = slots};
     struct plan *p = arena_alloc(a, sizeof *p);
     const char *why = "", *first, *second;
@@ -387,6 +393,95 @@ static void check_cuda(struct arena *a)
     check_refusals(a, x);
 }
 
+/* Each level keeps less than the one before, by what it makes again, and only of training; a step
+ * that is done again and lost, or done behind the gradients that read it, is noticed. */
+static void check_recompute(struct arena *a, const char *target)
+{
+    struct arch x = {.name = "test",
+                     .layers = 8,
+                     .d_model = 128,
+                     .heads = 9,
+                     .kv_heads = 1,
+                     .head_dim = 16,
+                     .d_ff = 384,
+                     .vocab = 256,
+                     .context = 64};
+    size_t before = SIZE_MAX, eval = 0;
+    for (int i = 0; i < LEVELS; i++) {
+        struct build_options o = {.threads = 2,
+                                  .batch = 4,
+                                  .sequence = 64,
+                                  .chunk = 64,
+                                  .slots = 1,
+                                  .recompute = levels[i]};
+        struct plan *p = arena_alloc(a, sizeof *p);
+        const char *why = "";
+        CHECK(plan_build(a, &x, target_find(target), &o, p, &why) && plan_verify(p, &why),
+              "%s, level %d: %s", target, i, why);
+        struct schedule *s = &p->schedules[SCHEDULE_TRAIN];
+        CHECK(s->work_floats < before, "%s, level %d: %zu floats of %zu", target, i, s->work_floats,
+              before);
+        before = s->work_floats;
+        CHECK(i == 0 || p->schedules[SCHEDULE_EVAL].work_floats == eval, "eval is another");
+        eval = p->schedules[SCHEDULE_EVAL].work_floats;
+        int first = 0;
+        while (first < s->n_steps && !s->steps[first].again)
+            first++;
+        if (first == s->n_steps)
+            continue;
+        CHECK(i > 0, "something is made again at level none");
+        struct step again = s->steps[first];
+        s->steps[first].again = false;
+        CHECK(!plan_verify(p, &why), "an operation of the forward pass twice passes");
+        s->steps[first] = again;
+        s->steps[first].loop = LOOP_LAYERS;
+        CHECK(!plan_verify(p, &why), "made again in the wrong loop passes");
+        s->steps[first] = s->steps[s->n_steps - 2];
+        s->steps[s->n_steps - 2] = again;
+        CHECK(!plan_verify(p, &why), "made again too late passes");
+    }
+}
+
+/* What the search takes a training plan's memory for is what the plan wants, at every level; and
+ * with less memory more is made again, until it fits. */
+static void check_train_memory(struct arena *a, struct arch x)
+{
+    struct train_spec t = {.batch = 8, .sequence = 512, .accumulate = 1};
+    struct device d = card;
+    double last = 0;
+    for (int i = 0; i < LEVELS; i++) {
+        struct build_options o = {.threads = 2,
+                                  .batch = t.batch,
+                                  .sequence = t.sequence,
+                                  .chunk = 512,
+                                  .slots = 1,
+                                  .recompute = levels[i]};
+        struct plan *p = arena_alloc(a, sizeof *p);
+        const char *why = "";
+        CHECK(plan_build(a, &x, target_find("cuda"), &o, p, &why), "no plan: %s", why);
+        double have = 4.0 * (double)p->schedules[SCHEDULE_TRAIN].work_floats +
+                      18.0 * (double)arch_total_params(&x);
+        double want = cost_train_memory_at(&d, &t, &x, levels[i]);
+        CHECK(want > 0.95 * have && want < 1.05 * have, "%s: %.4g bytes, the plan has %.4g",
+              recompute_names[levels[i]], want, have);
+        plan_price(p, &d);
+        t.recompute = levels[i];
+        double step = cost_train_step(&d, &t, &x).seconds;
+        CHECK(near(plan_train_seconds(p), step), "%s: %g s, the plan takes %g",
+              recompute_names[levels[i]], step, plan_train_seconds(p));
+        CHECK(step > last, "%s takes no longer", recompute_names[levels[i]]);
+        last = step;
+        t.recompute = RECOMPUTE_AUTO;
+        d.memory_bytes = 1.001 * want / 0.94;
+        CHECK(cost_recompute(&d, &t, &x) == levels[i], "%g bytes: %s", d.memory_bytes,
+              recompute_names[cost_recompute(&d, &t, &x)]);
+    }
+    d.memory_bytes /= 2;
+    CHECK(cost_recompute(&d, &t, &x) == RECOMPUTE_ALL, "too little memory is not asked for all");
+    d.threads = 2;
+    CHECK(cost_recompute(&d, &t, &x) == RECOMPUTE_NONE, "a CPU makes something again");
+}
+
 /* A barrier or a buffer put wrong must be noticed. */
 static void check_planted(struct arena *a)
 {
@@ -429,6 +524,28 @@ int main(void)
     struct arena *a = arena_new();
     check_many(a);
     check_cuda(a);
+    check_recompute(a, "host");
+    check_recompute(a, "cuda");
+    check_train_memory(a, (struct arch){.name = "llama",
+                                        .layers = 16,
+                                        .d_model = 2048,
+                                        .heads = 32,
+                                        .kv_heads = 8,
+                                        .head_dim = 64,
+                                        .d_ff = 8192,
+                                        .vocab = 128256,
+                                        .context = 8192,
+                                        .tied = true});
+    check_train_memory(a, (struct arch){.name = "qwen",
+                                        .layers = 28,
+                                        .d_model = 1024,
+                                        .heads = 16,
+                                        .kv_heads = 8,
+                                        .head_dim = 128,
+                                        .d_ff = 3072,
+                                        .vocab = 151936,
+                                        .context = 4096,
+                                        .qk_norm = true});
     check_planted(a);
     arena_free(a);
     printf("%d checks, %d failures\n", checks, failures);
