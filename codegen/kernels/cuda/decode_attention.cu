@@ -80,6 +80,15 @@ DEVICE u32 keys_has(u32 e)
            (KEYS_SHARE * KEYS_HALVES == HEAD_DIM || keys_element(e) < (u32)HEAD_DIM);
 }
 
+/* The same for loads of eight: lanes that have none load the last ones again, with their
+ * neighbours' sector. `pieces`: what the lanes' elements reach up to. */
+DEVICE u32 keys_loaded(u32 e, u32 pieces)
+{
+    const u32 end = KEYS_SHARE - 8, at = keys_element(pieces > KEYS_SHARE && e > end ? end : e);
+    const u32 last = HEAD_DIM - 8;
+    return KEYS_SHARE * KEYS_HALVES > HEAD_DIM && at > last ? last : at;
+}
+
 /* The tile of `key` on, of a page. */
 DEVICE struct keys_place keys_place(const bf16 *cache, u32 page, u32 key, u32 end)
 {
@@ -102,8 +111,7 @@ DEVICE void keys_load_k(struct keys_tile *tile, struct keys_place at)
         UNROLL
         for (u32 i = 0; i < 2; i++) {
             const u32 key = LESSER(lane_id() / 4 + 8 * i, at.keys - 1);
-            tile->k[c][i] =
-                load_l2_u32x4(at.k + key * HEAD_DIM + keys_element(keys_has(e) ? e : 0));
+            tile->k[c][i] = load_l2_u32x4(at.k + key * HEAD_DIM + keys_loaded(e, KEYS_Q * 32));
         }
     }
 }
@@ -116,8 +124,7 @@ DEVICE void keys_load_v(struct keys_tile *tile, struct keys_place at)
         UNROLL
         for (u32 i = 0; i < 4; i++) {
             const u32 key = LESSER(lane_id() % 4 * 2 + i / 2 * 8 + i % 2, at.keys - 1);
-            tile->v[c][i] =
-                load_l2_u32x4(at.v + key * HEAD_DIM + keys_element(keys_has(e) ? e : 0));
+            tile->v[c][i] = load_l2_u32x4(at.v + key * HEAD_DIM + keys_loaded(e, KEYS_V * 64));
         }
     }
 }
