@@ -110,6 +110,7 @@ KERNEL(void *y, const product_source *x, const product_source *RESTRICT w,
     p.a.across = p.b.across = 0;
     p.a.paired = 0;
     p.b.paired = MM_SWIGLU ? (u32)(MM_N) / 2 : 0;
+    p.old = MM_RESIDUAL ? residual : 0;
     product_start(&p, PRODUCT_COLUMNS((u32)(MM_M), (u32)(MM_N)), arena);
     if (product_feed(&p))
         return;

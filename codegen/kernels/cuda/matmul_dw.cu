@@ -55,6 +55,7 @@ KERNEL(float *RESTRICT dw, float *RESTRICT dbias, const product_source *RESTRICT
     p.b.side = (u32)(MM_K);
     p.a.across = p.b.across = 1;
     p.a.paired = p.b.paired = 0;
+    p.old = dw;
     p.a.depth = p.b.depth = (u32)(MM_M);
     product_start(&p, PRODUCT_COLUMNS((u32)(MM_N), (u32)(MM_K)), arena);
     if (product_feed(&p))

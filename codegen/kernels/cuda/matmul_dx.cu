@@ -24,6 +24,7 @@ KERNEL(bf16 *RESTRICT dx, const product_source *RESTRICT dy, const product_sourc
     p.b.side = (u32)(MM_K);
     p.b.across = 1;
     p.a.paired = p.b.paired = 0;
+    p.old = 0;
     p.a.depth = p.b.depth = (u32)(MM_N);
     product_start(&p, PRODUCT_COLUMNS((u32)(MM_M), (u32)(MM_K)), arena);
     if (product_feed(&p))

@@ -6,7 +6,8 @@
 
 struct product {
     struct product_operand a, b;
-    u32 columns; /* of a tile: 128 */
+    const float *old; /* not asked for ahead */
+    u32 columns;      /* of a tile: 128 */
     bf16 *ring;
     u32 row, column; /* corner of the tile */
 };

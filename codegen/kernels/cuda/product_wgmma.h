@@ -16,7 +16,8 @@ enum {
 
 struct product {
     struct product_operand a, b;
-    u32 columns; /* of a tile: a constant */
+    const float *old; /* what the sums are added to, laid out as C; 0: nothing */
+    u32 columns;      /* of a tile: a constant */
     u8 *ring;
     u64 *full, *empty; /* mbarriers of the stages */
     u32 row, column;   /* corner of the tile */
@@ -74,11 +75,22 @@ DEVICE void product_copy(u8 *tile, const struct product_operand *o, u32 first, u
     }
 }
 
+/* Asks for some of what the tile's sums will be added to, every `steps`th row from `first` on, so
+ * that it is in L2 by then. */
+DEVICE void product_ask(const struct product *p, u32 first, u32 steps)
+{
+    const u32 left = p->b.side - p->column, columns = left < p->columns ? left : p->columns;
+    for (u32 r = first; r < PRODUCT_ROWS && p->row + r < p->a.side; r += steps)
+        bulk_prefetch_l2(p->old + (u64)(p->row + r) * p->b.side + p->column,
+                         columns * (u32)sizeof(float));
+}
+
 /* The copying warp, one thread of it: all steps of all tiles of the block, without a pause between
  * tiles. */
 DEVICE u32 product_feed(struct product *p)
 {
     const u32 bytes = PRODUCT_STAGE_BYTES(p->columns), stages = PRODUCT_STAGES(p->columns);
+    const u32 steps = DIV_UP(p->a.depth, PRODUCT_DEPTH);
     if (threadIdx.x < PRODUCT_MULTIPLIERS * WARP)
         return 0;
     if (lane_id() > 0)
@@ -88,13 +100,16 @@ DEVICE u32 product_feed(struct product *p)
     u32 step = 0;
     for (u32 tile = blockIdx.x; tile < product_tiles(p); tile += gridDim.x) {
         product_corner(tile, p->a.side, p->b.side, p->columns, &p->row, &p->column);
-        for (u32 k = 0; k < p->a.depth; k += PRODUCT_DEPTH, step++) {
+        for (u32 s = 0; s < steps; s++, step++) {
+            const u32 k = s * PRODUCT_DEPTH;
             u8 *stage = p->ring + step % stages * bytes;
             u64 *full = p->full + step % stages;
             mbarrier_wait(p->empty + step % stages, ~(step / stages) & 1);
             mbarrier_arrive_expect(full, bytes);
             product_copy(stage, &p->a, p->row, PRODUCT_ROWS, k, full);
             product_copy(stage + PRODUCT_A_BYTES, &p->b, p->column, p->columns, k, full);
+            if (p->old)
+                product_ask(p, s, steps);
         }
     }
     return 1;
