@@ -8,37 +8,51 @@
  * token only those of keys and values are read more than once, out of L2. One exponential a score
  * is the second limit: at head size 64 it takes as long as the products, beside them.
  *
- * A block: FLASH_ROWS rows of one kv head (attention_tile.h) over the keys that they see. Blocks
- * with the most keys come first, those of one head together. */
+ * A work: FLASH_ROWS rows of one kv head (attention_tile.h) over the keys that they see. */
 #include "attention_tile.h"
+
+struct PART(call) {
+    bf16 *att;
+    float *lse;
+    const bf16 *qkv;
+    const KEY_SOURCE *kv;
+};
+
+DEVICE u32 PART(take)(struct PART(work) * w, const struct PART(call) * c, u32 i)
+{
+    const u32 head = i % (u32)(KV_HEADS), level = (u32)(KV_HEADS) * (u32)(ATT_B);
+    const u64 dq = (u64)(HEADS)*HEAD_DIM, dkv = (u64)(KV_HEADS)*HEAD_DIM;
+    w->group = (u32)(HEADS) / (u32)(KV_HEADS);
+    w->rows = (u32)(ATT_T)*w->group;
+    const u32 tiles = DIV_UP(w->rows, TILE_ROWS);
+    if (i >= tiles * level) /* as many works have the same rows of a sequence */
+        return 0;
+    w->first = (tiles - 1 - i / level) * TILE_ROWS;
+    w->past = 0;
+    w->sequence = i % level / (u32)(KV_HEADS);
+    const u64 token0 = (u64)w->sequence * (u32)(ATT_T);
+    w->q_row = w->kv_row = dq + 2 * dkv;
+    w->q = c->qkv + token0 * w->q_row + head * w->group * HEAD_DIM;
+    w->kv = c->kv;
+    w->kv_head = HEAD_DIM;
+    w->kv_outer = (u32)(ATT_T)*w->kv_row;
+    w->keys = (u32)(HEADS) + head;
+    w->values = w->keys + (u32)(KV_HEADS);
+    w->page = 0;
+    w->att = c->att + token0 * dq + head * w->group * HEAD_DIM;
+    w->att_row = dq;
+    w->lse = c->lse + token0 * (u32)(HEADS) + head * w->group;
+    w->lse_row = (u32)(HEADS);
+    return 1;
+}
 
 KERNEL_ENTRY(THREADS, 1)
 KERNEL(bf16 *RESTRICT att, float *RESTRICT lse, const bf16 *RESTRICT qkv,
        const KEY_SOURCE *RESTRICT kv)
 {
     SHARED_ARENA(arena);
-    const u32 head = blockIdx.y;
-    const u64 dq = (u64)(HEADS)*HEAD_DIM, dkv = (u64)(KV_HEADS)*HEAD_DIM;
-    const u64 token0 = (u64)blockIdx.z * (u32)(ATT_T);
-    struct PART(work) w;
-    w.group = (u32)(HEADS) / (u32)(KV_HEADS);
-    w.rows = (u32)(ATT_T)*w.group;
-    w.first = (gridDim.x - 1 - blockIdx.x) * TILE_ROWS;
-    w.past = 0;
-    w.q_row = w.kv_row = dq + 2 * dkv;
-    w.q = qkv + token0 * w.q_row + head * w.group * HEAD_DIM;
-    w.kv = kv;
-    w.kv_head = HEAD_DIM;
-    w.kv_outer = (u32)(ATT_T)*w.kv_row;
-    w.keys = (u32)(HEADS) + head;
-    w.values = w.keys + (u32)(KV_HEADS);
-    w.sequence = blockIdx.z;
-    w.page = 0;
-    w.att = att + token0 * dq + head * w.group * HEAD_DIM;
-    w.att_row = dq;
-    w.lse = lse + token0 * (u32)(HEADS) + head * w.group;
-    w.lse_row = (u32)(HEADS);
-    PART(run)(&w, arena);
+    const struct PART(call) c = {att, lse, qkv, kv};
+    PART(run)(&c, arena);
 }
 
 #include "attention_end.h"

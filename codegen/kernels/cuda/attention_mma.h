@@ -117,8 +117,13 @@ DEVICE void PART(add_values)(float out[BLOCKS][PIECES][4], float p[BLOCKS][TILE_
     }
 }
 
-DEVICE void PART(run)(const struct PART(work) * w, u8 *arena)
+/* The block's work: the one of its number. */
+DEVICE void PART(run)(const struct PART(call) * c, u8 *arena)
 {
+    struct PART(work) work;
+    const struct PART(work) *w = &work;
+    if (!PART(take)(&work, c, blockIdx.x))
+        return;
     const struct tile_lane lane = tile_lane_of(STRIDE);
     const u32 keys = PART(keys_of_any)(w), warp_row = threadIdx.x / WARP * (BLOCKS * 16);
     bf16 *queries = (bf16 *)(void *)arena, *ring = queries + TILE_ROWS * STRIDE;

@@ -34,8 +34,8 @@
 #define KEY_SOURCE bf16
 #endif
 
-/* What a block works on: rows first.. of `rows`. Pointers to the group's first head of the first
- * token; *_row elements lie between tokens. Row r sees keys 0..past + r / group. */
+/* What a block works on at a time: rows first.. of `rows`. Pointers to the group's first head of
+ * the first token; *_row elements lie between tokens. Row r sees keys 0..past + r / group. */
 struct PART(work) {
     const bf16 *q;
     const KEY_SOURCE *kv;                 /* the whole tensor */
@@ -48,6 +48,11 @@ struct PART(work) {
     float *lse; /* NULL: not wanted */
     u32 lse_row, first, rows, group, past;
 };
+
+/* Fills in work number i of the kernel's call, of which those with the most keys come first; 0:
+ * there is no such work, nor any behind. */
+struct PART(call);
+DEVICE u32 PART(take)(struct PART(work) * w, const struct PART(call) * c, u32 i);
 
 /* How many keys the block's rows see, together and each. */
 DEVICE u32 PART(keys_of_any)(const struct PART(work) * w)

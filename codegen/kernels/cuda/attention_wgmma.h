@@ -4,6 +4,9 @@
  * tile together with the output of this one and works on the softmax of one while the other is
  * being multiplied; the other group fills what is left.
  *
+ * A block goes over works, long and short ones in turn, and is ahead of itself: the first keys and
+ * values of the next work and its queries are on their way while this one's output is made.
+ *
  * Tiles are panels of 64 elements, rows of 128 bytes, swizzled. What is beyond a head's size is
  * zero there, so that an odd multiple of 8 may be made even for the scores. */
 #define PANELS DIV_UP(HEAD_DIM, 64)
@@ -20,8 +23,20 @@ STATIC_ASSERT(TILE_ROWS == 128 && TILE_KEYS == FLASH_WGMMA_KEYS, "a panel has 12
 struct PART(block) {
     u8 *queries, *buffers;
     u64 *full, *empty; /* mbarriers of the buffers: keys, values of even tiles, of odd ones */
-    u32 tiles;
+    u32 turn;          /* tiles of former works */
 };
+
+/* The block's n-th work: blocks take them in turn, there and back, so that the one with the most
+ * keys of one round has the fewest of the next. */
+DEVICE u32 PART(number)(u32 n)
+{
+    return n * gridDim.x + (n % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
+}
+
+DEVICE u32 PART(tiles)(const struct PART(work) * w)
+{
+    return DIV_UP(PART(keys_of_any)(w), TILE_KEYS);
+}
 
 DEVICE u8 *PART(piece)(u8 *tile, u32 row, u32 piece)
 {
@@ -32,9 +47,9 @@ DEVICE u8 *PART(piece)(u8 *tile, u32 row, u32 piece)
  * the block does not see, and the table may not have, zeros: from outside of the cache. */
 DEVICE void PART(copy)(const struct PART(work) * w, const struct PART(block) * b, u32 t, u32 value)
 {
-    const u32 own = t % 2 * 2 + value, head = value ? w->values : w->keys;
+    const u32 turn = b->turn + t, own = turn % 2 * 2 + value, head = value ? w->values : w->keys;
     u8 *tile = b->buffers + own * TILE_BYTES;
-    mbarrier_wait(b->empty + own, ~(t / 2) & 1);
+    mbarrier_wait(b->empty + own, ~(turn / 2) & 1);
     mbarrier_arrive_expect(b->full + own, TILE_BYTES);
     for (u32 row = 0; row < TILE_KEYS; row += RUN) {
         const u32 key = t * TILE_KEYS + row;
@@ -49,18 +64,24 @@ DEVICE void PART(copy)(const struct PART(work) * w, const struct PART(block) * b
 }
 
 /* In the order in which the buffers are given back: keys are a tile ahead of values. */
-DEVICE void PART(feed)(const struct PART(work) * w, const struct PART(block) * b)
+DEVICE void PART(feed)(const struct PART(call) * c, struct PART(block) * b)
 {
-    tensor_map_acquire(w->kv);
-    for (u32 t = 0; t <= b->tiles; t++) {
-        if (t < b->tiles)
-            PART(copy)(w, b, t, 0);
-        if (t > 0)
-            PART(copy)(w, b, t - 1, 1);
+    struct PART(work) w;
+    for (u32 n = 0; PART(take)(&w, c, PART(number)(n)); n++) {
+        const u32 tiles = PART(tiles)(&w);
+        if (n == 0)
+            tensor_map_acquire(w.kv);
+        for (u32 t = 0; t <= tiles; t++) {
+            if (t < tiles)
+                PART(copy)(&w, b, t, 0);
+            if (t > 0)
+                PART(copy)(&w, b, t - 1, 1);
+        }
+        b->turn += tiles;
     }
 }
 
-/* The group's 64 queries, by its own threads. */
+/* Starts the copy of the group's 64 queries, by its own threads. */
 DEVICE void PART(copy_queries)(const struct PART(work) * w, const struct PART(block) * b, u32 group)
 {
     const u32 r = threadIdx.x % 128 / 8;
@@ -75,6 +96,10 @@ DEVICE void PART(copy_queries)(const struct PART(work) * w, const struct PART(bl
                                inside && p < PIECES ? 16 : 0);
     }
     copy_async_commit();
+}
+
+DEVICE void PART(await_queries)(u32 group)
+{
     copy_async_wait(0);
     fence_proxy_async();
     barrier_sync(1 + group, 128);
@@ -84,10 +109,10 @@ DEVICE void PART(copy_queries)(const struct PART(work) * w, const struct PART(bl
 DEVICE void PART(start_scores)(float scores[TILE_KEYS / 8][4], const struct PART(block) * b, u32 t,
                                u32 group)
 {
-    const u32 own = t % 2 * 2;
+    const u32 turn = b->turn + t, own = turn % 2 * 2;
     const u64 q = wgmma_along(b->queries + group * 8192, 128);
     const u64 k = wgmma_along(b->buffers + own * TILE_BYTES, 128);
-    mbarrier_wait(b->full + own, t / 2 & 1);
+    mbarrier_wait(b->full + own, turn / 2 & 1);
     wgmma_fence();
     UNROLL
     for (u32 e = 0; e < EVEN_PIECES / 2; e++) {
@@ -101,9 +126,9 @@ DEVICE void PART(start_scores)(float scores[TILE_KEYS / 8][4], const struct PART
 DEVICE void PART(start_values)(float out[PIECES][4], u32 p[TILE_KEYS / 16][4],
                                const struct PART(block) * b, u32 t)
 {
-    const u32 own = t % 2 * 2 + 1;
+    const u32 turn = b->turn + t, own = turn % 2 * 2 + 1;
     const u64 v = wgmma_across(b->buffers + own * TILE_BYTES, 128, PANEL_BYTES);
-    mbarrier_wait(b->full + own, t / 2 & 1);
+    mbarrier_wait(b->full + own, turn / 2 & 1);
     wgmma_fence();
     UNROLL
     for (u32 k = 0; k < TILE_KEYS / 16; k++)
@@ -111,11 +136,12 @@ DEVICE void PART(start_values)(float out[PIECES][4], u32 p[TILE_KEYS / 16][4],
     wgmma_commit();
 }
 
-DEVICE void PART(give_back)(const struct PART(block) * b, u32 own)
+/* The warp has read keys (0) or values (1) of tile t. */
+DEVICE void PART(give_back)(const struct PART(block) * b, u32 t, u32 value)
 {
     warp_sync();
     if (lane_id() == 0)
-        mbarrier_arrive(b->empty + own);
+        mbarrier_arrive(b->empty + (b->turn + t) % 2 * 2 + value);
 }
 
 DEVICE void PART(probabilities)(u32 p[TILE_KEYS / 16][4], float scores[TILE_KEYS / 8][4])
@@ -125,50 +151,78 @@ DEVICE void PART(probabilities)(u32 p[TILE_KEYS / 16][4], float scores[TILE_KEYS
         mma_a_from_d(p[k], scores[2 * k], scores[2 * k + 1]);
 }
 
-DEVICE void PART(multiply)(const struct PART(work) * w, const struct PART(block) * b)
+/* All tiles of a work but for the last one's values, which p is to be multiplied with. */
+DEVICE void PART(multiply)(const struct PART(work) * w, const struct PART(block) * b,
+                           struct PART(rows) * rows, float out[PIECES][4], u32 p[TILE_KEYS / 16][4],
+                           u32 group)
 {
-    const u32 group = threadIdx.x / 128, row = w->first + threadIdx.x / WARP * 16;
-    float scores[TILE_KEYS / 8][4], out[PIECES][4], shrink[2];
-    u32 p[TILE_KEYS / 16][4];
-    struct PART(rows) rows;
-    PART(copy_queries)(w, b, group);
-    PART(start)(&rows, w, row);
+    const u32 tiles = PART(tiles)(w);
+    float scores[TILE_KEYS / 8][4], shrink[2];
     UNROLL
     for (u32 n = 0; n < PIECES * 4; n++)
         out[n / 4][n % 4] = 0.0f;
+    UNROLL
+    for (u32 n = 0; n < TILE_KEYS / 2; n++)
+        scores[n / 4][n % 4] = 0.0f; /* or ptxas orders all products behind each other: C7511 */
     PART(start_scores)(scores, b, 0, group);
     wgmma_wait(0);
-    PART(give_back)(b, 0);
+    PART(give_back)(b, 0, 0);
     if (TILE_KEYS > PART(keys_of_all)(w))
-        PART(mask)(scores, &rows, 0);
-    PART(softmax)(&rows, scores, shrink);
+        PART(mask)(scores, rows, 0);
+    PART(softmax)(rows, scores, shrink);
     PART(probabilities)(p, scores);
-    for (u32 t = 1; t < b->tiles; t++) {
+    for (u32 t = 1; t < tiles; t++) {
         PART(start_scores)(scores, b, t, group);
         PART(start_values)(out, p, b, t - 1);
         wgmma_wait(1);
-        PART(give_back)(b, t % 2 * 2);
+        PART(give_back)(b, t, 0);
         if ((t + 1) * TILE_KEYS > PART(keys_of_all)(w))
-            PART(mask)(scores, &rows, t * TILE_KEYS);
-        PART(softmax)(&rows, scores, shrink);
+            PART(mask)(scores, rows, t * TILE_KEYS);
+        PART(softmax)(rows, scores, shrink);
         wgmma_wait(0);
-        PART(give_back)(b, (t - 1) % 2 * 2 + 1);
+        PART(give_back)(b, t - 1, 1);
         PART(scale)(out, shrink);
         PART(probabilities)(p, scores);
     }
-    PART(start_values)(out, p, b, b->tiles - 1);
-    wgmma_wait(0);
-    PART(store)(w, &rows, out, row);
 }
 
-DEVICE void PART(run)(const struct PART(work) * w, u8 *arena)
+/* The group's 64 rows of every work of the block. */
+DEVICE void PART(work_off)(const struct PART(call) * c, struct PART(block) * b)
+{
+    const u32 group = threadIdx.x / 128;
+    struct PART(work) w, next;
+    u32 more = PART(take)(&next, c, PART(number)(0));
+    if (more)
+        PART(copy_queries)(&next, b, group);
+    for (u32 n = 1; more; n++) {
+        float out[PIECES][4];
+        u32 p[TILE_KEYS / 16][4];
+        struct PART(rows) rows;
+        w = next;
+        const u32 row = w.first + threadIdx.x / WARP * 16, tiles = PART(tiles)(&w);
+        PART(start)(&rows, &w, row);
+        PART(await_queries)(group);
+        PART(multiply)(&w, b, &rows, out, p, group);
+        PART(start_values)(out, p, b, tiles - 1);
+        more = PART(take)(&next, c, PART(number)(n));
+        barrier_sync(1 + group, 128); /* all four warps are done with the queries */
+        if (more)
+            PART(copy_queries)(&next, b, group);
+        wgmma_wait(0);
+        PART(give_back)(b, tiles - 1, 1);
+        PART(store)(&w, &rows, out, row);
+        b->turn += tiles;
+    }
+}
+
+DEVICE void PART(run)(const struct PART(call) * c, u8 *arena)
 {
     struct PART(block) b;
     b.queries = arena;
     b.buffers = arena + TILE_BYTES;
     b.full = (u64 *)(void *)(b.buffers + BUFFERS * TILE_BYTES);
     b.empty = b.full + BUFFERS;
-    b.tiles = DIV_UP(PART(keys_of_any)(w), TILE_KEYS);
+    b.turn = 0;
     if (threadIdx.x == 0) {
         for (u32 i = 0; i < BUFFERS; i++) {
             mbarrier_init(b.full + i, 1);
@@ -179,11 +233,11 @@ DEVICE void PART(run)(const struct PART(work) * w, u8 *arena)
     block_sync();
     if (threadIdx.x < MULTIPLIERS) {
         registers_more(240);
-        PART(multiply)(w, &b);
+        PART(work_off)(c, &b);
     } else {
         registers_fewer(24);
         if (threadIdx.x == MULTIPLIERS)
-            PART(feed)(w, &b);
+            PART(feed)(c, &b);
     }
 }
 

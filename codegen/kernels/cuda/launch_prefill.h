@@ -73,9 +73,12 @@ enum { NORM_THREADS = 256 };
 #define FLASH_SHARED(e)                                                                            \
     (FLASH_WGMMA(e) ? 5 * 128 * 128 * CEIL_DIV(e, 64) + 64                                         \
                     : 2 * FLASH_STRIDE(e) * (FLASH_ROWS(e) + 4 * FLASH_KEYS(e)))
+/* Of so many works: with wgmma a block a processor takes them in turn, else each has a block. */
+#define FLASH_LAUNCH(works, e)                                                                     \
+    {FLASH_WGMMA(e) && (works) > CUDA_SMS ? CUDA_SMS : (works), 1, 1}, FLASH_THREADS(e),           \
+        FLASH_SHARED(e)
 #define ATTENTION_LAUNCH(m, n, k)                                                                  \
-    {CEIL_DIV((n) * (HEADS / KV_HEADS), FLASH_ROWS(k)), KV_HEADS, (m) / (n)}, FLASH_THREADS(k),    \
-        FLASH_SHARED(k)
+    FLASH_LAUNCH(CEIL_DIV((n) * (HEADS / KV_HEADS), FLASH_ROWS(k)) * KV_HEADS * ((m) / (n)), k)
 /* Keys and values, boxes of a page's keys and 64 elements: [sequence][head][key][E] of qkv rows,
  * [page][k, v: head][key][E] of the cache. */
 #define FLASH_MAP(operand, keys, heads, outer, key_bytes, head_bytes, outer_bytes, e)              \
@@ -100,10 +103,9 @@ enum { NORM_THREADS = 256 };
                       4ull * (k)*KV_PAGE * KV_HEADS, k)                                            \
         }                                                                                          \
     }
-/* Each segment may leave one block partly filled. */
+/* Each segment may leave one work partly filled. */
 #define PREFILL_ATTENTION_LAUNCH(m, n, k)                                                          \
-    {(m) * (HEADS / KV_HEADS) / FLASH_ROWS(k) + SEGMENTS, KV_HEADS, 1}, FLASH_THREADS(k),          \
-        FLASH_SHARED(k)
+    FLASH_LAUNCH(((m) * (HEADS / KV_HEADS) / FLASH_ROWS(k) + SEGMENTS) * KV_HEADS, k)
 
 /* Shared memory that a block may have. */
 #define SHARED_MOST                                                                                \

@@ -7,20 +7,27 @@
  *
  * Floor: 4 E FLOPs a query head and key it sees.
  *
- * A block takes FLASH_ROWS rows of one kv head of one segment (attention_tile.h); the grid is as
- * large as any division of m rows into segments needs, and blocks past the last segment end. */
+ * A work: FLASH_ROWS rows of one kv head of one segment (attention_tile.h). How many there are is
+ * known when the call's segments are. */
 #include "attention_tile.h"
 
 STATIC_ASSERT(KV_PAGE % RUN == 0 && TILE_KEYS % RUN == 0, "a run of keys must not cross pages");
 
-/* Rows of work number `at` of the call, counted from the last tile of the last segment, which has
- * the most keys, and the segment's first row of the call. 0: there is no such work. */
-DEVICE u32 PART(find)(struct PART(work) * w, u32 *begin, u32 at, const struct cuda_call *call,
-                      const int *segment_row)
+struct PART(call) {
+    bf16 *att;
+    const bf16 *qkv;
+    const KEY_SOURCE *cache;
+    const struct cuda_call *call;
+    const int *segment_row, *slot, *position, *pages;
+};
+
+/* Rows of tile number `at` of the call, counted from the last tile of the last segment, which has
+ * the most keys, and the segment's first row of the call. 0: there is no such tile. */
+DEVICE u32 PART(find)(struct PART(work) * w, u32 *begin, u32 at, const struct PART(call) * c)
 {
-    for (u32 i = (u32)call->segments; i-- > 0;) {
-        *begin = (u32)segment_row[i];
-        w->rows = ((u32)segment_row[i + 1] - *begin) * w->group;
+    for (u32 i = (u32)c->call->segments; i-- > 0;) {
+        *begin = (u32)c->segment_row[i];
+        w->rows = ((u32)c->segment_row[i + 1] - *begin) * w->group;
         const u32 tiles = DIV_UP(w->rows, TILE_ROWS);
         if (at < tiles) {
             w->first = (tiles - 1 - at) * TILE_ROWS;
@@ -31,35 +38,40 @@ DEVICE u32 PART(find)(struct PART(work) * w, u32 *begin, u32 at, const struct cu
     return 0;
 }
 
+DEVICE u32 PART(take)(struct PART(work) * w, const struct PART(call) * c, u32 i)
+{
+    const u32 kv = i % (u32)(KV_HEADS);
+    const u64 dq = (u64)(HEADS)*HEAD_DIM, dkv = (u64)(KV_HEADS)*HEAD_DIM;
+    u32 begin = 0;
+    w->group = (u32)(HEADS) / (u32)(KV_HEADS);
+    if (!PART(find)(w, &begin, i / (u32)(KV_HEADS), c))
+        return 0;
+    w->past = (u32)c->position[begin];
+    w->q_row = dq + 2 * dkv;
+    w->q = c->qkv + begin * w->q_row + kv * w->group * HEAD_DIM;
+    w->kv = c->cache;
+    w->kv_row = HEAD_DIM;
+    w->kv_head = (u64)KV_PAGE * HEAD_DIM;
+    w->kv_outer = 2 * dkv * KV_PAGE;
+    w->keys = kv;
+    w->values = (u32)(KV_HEADS) + kv;
+    w->sequence = 0;
+    w->page = c->pages + (u64)(u32)c->slot[begin] * (u32)(PAGES);
+    w->att = c->att + begin * dq + kv * w->group * HEAD_DIM;
+    w->att_row = dq;
+    w->lse = 0;
+    w->lse_row = 0;
+    return 1;
+}
+
 KERNEL_ENTRY(THREADS, 1)
 KERNEL(bf16 *RESTRICT att, const bf16 *RESTRICT qkv, const KEY_SOURCE *RESTRICT cache,
        const struct cuda_call *RESTRICT call, const int *RESTRICT segment_row,
        const int *RESTRICT slot, const int *RESTRICT position, const int *RESTRICT pages)
 {
     SHARED_ARENA(arena);
-    const u32 kv = blockIdx.y;
-    const u64 dq = (u64)(HEADS)*HEAD_DIM, dkv = (u64)(KV_HEADS)*HEAD_DIM;
-    u32 begin = 0;
-    struct PART(work) w;
-    w.group = (u32)(HEADS) / (u32)(KV_HEADS);
-    if (!PART(find)(&w, &begin, blockIdx.x, call, segment_row))
-        return;
-    w.past = (u32)position[begin];
-    w.q_row = dq + 2 * dkv;
-    w.q = qkv + begin * w.q_row + kv * w.group * HEAD_DIM;
-    w.kv = cache;
-    w.kv_row = HEAD_DIM;
-    w.kv_head = (u64)KV_PAGE * HEAD_DIM;
-    w.kv_outer = 2 * dkv * KV_PAGE;
-    w.keys = kv;
-    w.values = (u32)(KV_HEADS) + kv;
-    w.sequence = 0;
-    w.page = pages + (u64)(u32)slot[begin] * (u32)(PAGES);
-    w.att = att + begin * dq + kv * w.group * HEAD_DIM;
-    w.att_row = dq;
-    w.lse = 0;
-    w.lse_row = 0;
-    PART(run)(&w, arena);
+    const struct PART(call) c = {att, qkv, cache, call, segment_row, slot, position, pages};
+    PART(run)(&c, arena);
 }
 
 #include "attention_end.h"
