@@ -89,7 +89,8 @@ static double activation_bytes(const struct workload *w, const struct arch *a, e
                      (remade(&forward, level, (enum value)v) ? 1 : copies[v]);
     bytes += narrow * gradients + row_bytes(w, a, VALUE_X);
     if (w->values != DTYPE_F32)
-        bytes += row_bytes(w, a, VALUE_X) + narrow * a->d_model + row_bytes(w, a, VALUE_H);
+        bytes += row_bytes(w, a, VALUE_X) + narrow * a->d_model + row_bytes(w, a, VALUE_H) +
+                 4.0 * arch_dq(a); /* the last: sums of attention's gradients, in scratch */
     return bytes;
 }
 

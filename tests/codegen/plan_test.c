@@ -460,7 +460,8 @@ static void check_train_memory(struct arena *a, struct arch x)
         const char *why = "";
         CHECK(plan_build(a, &x, target_find("cuda"), &o, p, &why), "no plan: %s", why);
         double have = 4.0 * (double)p->schedules[SCHEDULE_TRAIN].work_floats +
-                      18.0 * (double)arch_total_params(&x);
+                      18.0 * (double)arch_total_params(&x) +
+                      4.0 * arch_dq(&x) * t.batch * t.sequence;
         double want = cost_train_memory_at(&d, &t, &x, levels[i]);
         CHECK(want > 0.95 * have && want < 1.05 * have, "%s: %.4g bytes, the plan has %.4g",
               recompute_names[levels[i]], want, have);

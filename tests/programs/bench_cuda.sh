@@ -42,7 +42,7 @@ out = json.load(open("out"))
 assert out["device"] is None and out["verified"] is None and out["rounds"] == 0, out
 assert out["predicted_for"] == "a100_40gb" and out["copy_bytes_per_second"] is None
 measured = ["specialised_seconds", "generic_seconds", "factor", "library_seconds", "library",
-            "of_copy_bandwidth", "of_matrix_peak", "tokens_per_second"]
+            "of_copy_bandwidth", "of_fastest_product", "tokens_per_second"]
 assert len(out["kernels"]) > 40 and len(out["phases"]) == 4
 for row in out["kernels"] + out["phases"]:
     assert all(row[key] is None for key in measured), row
