@@ -228,6 +228,15 @@ bool device_train_fetch(float *params, float *m, float *v, struct failure *f)
            session_wait(s, f);
 }
 
+void device_trains_by(char *out, size_t room)
+{
+    const char *library = gpu.train_open ? products_name(&gpu.train) : NULL;
+    if (!gpu.device)
+        snprintf(out, room, "host");
+    else
+        snprintf(out, room, "%s, products by %s", gpu.says, library ? library : "own kernels");
+}
+
 void device_train_end(void)
 {
     gpu.resident = false;

@@ -227,6 +227,9 @@ struct device_step {
     struct cuda_train train; /* norm and factor are not read */
 };
 bool device_in_use(void); /* is the_model on a device? */
+/* What computes a training run, and so the order of its sums: "host", or device, code and who
+ * multiplies. On a device, after device_train_begin. */
+void device_trains_by(char *out, size_t room);
 bool device_train_begin(const float *params, const float *m, const float *v, struct failure *f);
 /* One step; *norm is that of the gradients, before clipping. */
 bool device_train_step(const struct device_step *step, double *norm, struct failure *f);

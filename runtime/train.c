@@ -20,6 +20,7 @@ struct trainer {
     uint64_t fingerprint;
     int64_t step, samples, saved_step;
     double seconds_before, started; /* of earlier runs; clock at the start of this one */
+    char trained_by[400];           /* what the run has been computed by; "": not known */
     float *params, *grads, *m, *v;
     void *work, *rope;
     int32_t *token, *target; /* [accumulate][B T] */
@@ -148,12 +149,14 @@ static bool open_data(struct trainer *t, struct failure *f)
 
 static json_t *make_state(struct trainer *t)
 {
-    char print[24];
+    char print[24], by[sizeof t->trained_by];
     snprintf(print, sizeof print, "%016llx", (unsigned long long)t->fingerprint);
-    return json_pack("{sisssIsIsIsfsisisis{sIssssss}so}", "format", 1, "model", t->model->arch.name,
-                     "step", (json_int_t)t->step, "samples", (json_int_t)t->samples, "tokens",
-                     (json_int_t)tokens_done(t), "seconds", elapsed(t), "batch", t->model->batch,
-                     "sequence", t->model->sequence, "threads", t->model->threads, "data", "tokens",
+    device_trains_by(by, sizeof by);
+    return json_pack("{sisssIsIsIsfsisisisss{sIssssss}so}", "format", 1, "model",
+                     t->model->arch.name, "step", (json_int_t)t->step, "samples",
+                     (json_int_t)t->samples, "tokens", (json_int_t)tokens_done(t), "seconds",
+                     elapsed(t), "batch", t->model->batch, "sequence", t->model->sequence,
+                     "threads", t->model->threads, "device", by, "data", "tokens",
                      (json_int_t)t->windows.tokens, "fingerprint", print, "tokenizer",
                      t->data.tokenizer.name ? t->data.tokenizer.name : "shards", "held_out",
                      t->plan.val.n > 0 ? "files" : "tail", "plan", plan_state(&t->plan));
@@ -202,7 +205,7 @@ static bool check_state(const struct trainer *t, json_t *state, struct failure *
                           "began with, or start anew with --weights %s and another --out",
                           out, fixed[i].key, (long long)state_int(state, fixed[i].key),
                           fixed[i].ours, out);
-    if (state_int(state, "threads") != t->model->threads)
+    if (state_int(state, "threads") != t->model->threads && !device_in_use())
         notice(
             "%s was trained with %lld threads, this program has %d: the run goes on, but not bit "
             "for bit",
@@ -238,7 +241,19 @@ static bool load_checkpoint(struct trainer *t, json_t *state, struct failure *f)
     t->step = t->saved_step = state_int(state, "step");
     t->samples = state_int(state, "samples");
     t->seconds_before = json_number_value(json_object_get(state, "seconds"));
+    const char *by = json_string_value(json_object_get(state, "device"));
+    snprintf(t->trained_by, sizeof t->trained_by, "%s", by ? by : "");
     return true;
+}
+
+/* A device, a driver or a library adds up in an order of its own. */
+static void note_device(const struct trainer *t)
+{
+    char now[sizeof t->trained_by];
+    device_trains_by(now, sizeof now);
+    if (t->trained_by[0] && strcmp(t->trained_by, now) != 0)
+        notice("%s was trained on: %s; now: %s: the run goes on, but not bit for bit", t->plan.out,
+               t->trained_by, now);
 }
 
 static bool set_up(struct trainer *t, json_t *state, struct failure *f)
@@ -524,6 +539,7 @@ static int run(struct trainer *t)
         return failure_report(&f);
     if (device_in_use() && !device_train_begin(t->params, t->m, t->v, &f))
         return failure_report(&f);
+    note_device(t);
     introduce(t);
     catch_signals();
     if (t->step > 0 && finished(t)) {

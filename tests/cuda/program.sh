@@ -36,7 +36,8 @@ kill -KILL $pid
 wait $pid 2>err
 [ -e killed/step-4 ] && complain "it was over before it was killed"
 at=$(readlink killed/latest)
-"$program" train --quiet --device cuda --data text --out killed --resume || complain "no resuming"
+"$program" train --quiet --device cuda --data text --out killed --resume 2>notes ||
+    complain "no resuming"
 for file in model.safetensors optimizer.safetensors config.json; do
     cmp -s straight/latest/$file killed/latest/$file || complain "resumed from $at: $file differs"
 done
@@ -45,6 +46,12 @@ for run in straight killed; do
 done
 [ "$(wc -l <straight.metrics)" -eq 4 ] || complain "not 4 lines of metrics"
 cmp -s straight.metrics killed.metrics || complain "resumed from $at: metrics differ"
+
+[ -s notes ] && complain "resuming said: $(cat notes)"
+"$program" train --quiet --device host --data text --out killed --resume --steps 5 2>notes ||
+    complain "no going on on the host"
+grep -q 'trained on: emulator, .*; now: host: .* not bit for bit' notes ||
+    complain "another device was not noted"
 
 # ---- texts ----
 
