@@ -26,6 +26,7 @@ if [ "$1" = --pack ]; then
     cp "$here/gpu.sh" "$here/bench/gpu_torch.py" "$here/bench/gpu_merge.py" "$here"/bench/odd_shapes.* \
         "$stage/gpu/"
     cp -r "$root/examples" "$stage/gpu/examples"
+    cp "$here/cuda/program.sh" "$stage/gpu/"
     cp "$here/cuda/model_a.arch" "$here/cuda/model_b.arch" "$stage/gpu/examples/"
     (cd "$root" && git rev-parse --short HEAD 2>/dev/null || echo unknown) >"$stage/gpu/commit"
     tar -cf "$2" -C "$stage" gpu
@@ -39,9 +40,10 @@ sm=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head
 
 if [ -x "$here/archc" ]; then # unpacked
     archc=${ARCHC:-$here/archc} examples=$here/examples tools=$here out=${OUT:-$here/results}
-    commit=$(cat "$here/commit")
+    commit=$(cat "$here/commit") program_test=$here/program.sh
 else
     root=$(dirname "$here")
+    program_test=$here/cuda/program.sh
     examples=$root/examples tools=$here/bench out=${OUT:-$here/bench/results}
     archc=${ARCHC:-$root/build/archc}
     [ -x "$archc" ] || { cmake -S "$root" -B "$root/build" && cmake --build "$root/build" --target archc -j "$(nproc)"; }
@@ -81,11 +83,12 @@ for file in "$a" "$b"; do
     if command -v compute-sanitizer >/dev/null; then
         for tool in memcheck racecheck synccheck initcheck; do
             compute-sanitizer --tool $tool --error-exitcode 9 "$work/$name" generate --random \
-                --tokens 3 --device cuda >"$work/$name.$tool" 2>&1 ||
+                --tokens 3 --count 4 --device cuda >"$work/$name.$tool" 2>&1 ||
                 { echo "compute-sanitizer $tool: $name"; tail -20 "$work/$name.$tool"; status=1; }
         done
     fi
 done
+sh "$program_test" "$work/model_a" 4000 || { echo "gpu.sh: resuming or texts: see above"; status=1; }
 [ $status = 0 ] || { echo "gpu.sh: not verified: no speed is measured"; exit 1; }
 
 # 2. The models that matter: verified, then timed, specialised and generic.

@@ -1,8 +1,9 @@
 #!/bin/sh
-# program.sh PROGRAM: a program on the emulated GPU from its command line: a training run that was
-# killed goes on bit for bit; texts are those of the host.
+# program.sh PROGRAM [STEPS]: a program (model_a.arch) on a GPU, emulated or not, from its command
+# line: a training run of so many steps (4) that was killed goes on bit for bit; texts are those of
+# the host.
 set -u
-program=$1
+program=$1 steps=${2:-4}
 work=$(mktemp -d "${TMPDIR:-/tmp}/cuda-program-XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
@@ -20,7 +21,8 @@ done >text
 
 # ---- resuming ----
 
-options="--quiet --device cuda --data text --steps 4 --save-every 1 --eval-every 3 --eval-batches 1
+options="--quiet --device cuda --data text --steps $steps --save-every $((steps / 4)) --keep 9
+    --eval-every $((steps - 1)) --eval-batches 1
     --accumulate 2 --seed 3"
 # shellcheck disable=SC2086
 "$program" train $options --out straight || complain "training failed"
@@ -28,13 +30,13 @@ options="--quiet --device cuda --data text --steps 4 --save-every 1 --eval-every
 "$program" train $options --out killed &
 pid=$!
 i=0
-while [ ! -e killed/step-1 ] && [ $i -lt 1200 ]; do
+while [ ! -e killed/step-$((steps / 4)) ] && [ $i -lt 1200 ]; do
     sleep 0.05
     i=$((i + 1))
 done
 kill -KILL $pid
 wait $pid 2>err
-[ -e killed/step-4 ] && complain "it was over before it was killed"
+[ -e killed/step-$steps ] && complain "it was over before it was killed"
 at=$(readlink killed/latest)
 "$program" train --quiet --device cuda --data text --out killed --resume 2>notes ||
     complain "no resuming"
@@ -44,13 +46,13 @@ done
 for run in straight killed; do
     sed 's/,"seconds":[0-9.e+-]*//' $run/metrics.jsonl >$run.metrics
 done
-[ "$(wc -l <straight.metrics)" -eq 4 ] || complain "not 4 lines of metrics"
+[ "$(wc -l <straight.metrics)" -eq "$steps" ] || complain "not a line of metrics a step"
 cmp -s straight.metrics killed.metrics || complain "resumed from $at: metrics differ"
 
 [ -s notes ] && complain "resuming said: $(cat notes)"
-"$program" train --quiet --device host --data text --out killed --resume --steps 5 2>notes ||
+"$program" train --quiet --device host --data text --out killed --resume --steps $((steps + 1)) 2>notes ||
     complain "no going on on the host"
-grep -q 'trained on: emulator, .*; now: host: .* not bit for bit' notes ||
+grep -q 'trained on: .*, products by .*; now: host: .* not bit for bit' notes ||
     complain "another device was not noted"
 
 # ---- texts ----
