@@ -73,6 +73,8 @@ product(const tensor_map *a_map, const tensor_map *b_map, const tensor_map *c_ma
         if (fault_wanted == 8)
             return;
         wgmma_wait(0);
+        if (fault_wanted == 16 && t % 128 == 0) /* then the next copy's write to it */
+            *(u32 *)(void *)(stage + (group - 1) * TILE / 2) = 0;
         if (t % 128 == 0)
             mbarrier_arrive(empty + s);
     }
@@ -280,7 +282,8 @@ static const struct planted planted[] = {
     {12, "tensor_map_acquire()"},
     {13, ""}, /* nothing expected: a tile that has not come */
     {14, ""}, /* too few bytes expected: the same */
-    {15, "without fence_proxy_async()"},
+    {15, "asynchronous read of"},
+    {16, "asynchronous write of"},
 };
 
 HOST_CODE int main(void)

@@ -323,6 +323,7 @@ static void queue(const struct transfer *of, void *pc)
         fault(pc, "an asynchronous copy to an mbarrier without mbarrier_init_fence()");
     if (!in_shared(of->to, of->bytes))
         fault(pc, "the copy's destination, %u bytes, is outside of shared memory", of->bytes);
+    check_proxy(of->to, of->bytes, "write", pc);
     pending_begin(of->to, of->bytes, pc);
     u32 room = (u32)b->room_transfers;
     b->transfers = grow(b->transfers, (u32)b->n_transfers, &room, sizeof(*b->transfers), pc);
@@ -446,7 +447,7 @@ static void store_source(const u8 *from, u32 bytes, void *pc)
     if (!in_shared(from, bytes))
         fault(pc, "the copy's source, %u bytes, is outside of shared memory", bytes);
     pending_read_begin(from, bytes, pc);
-    check_proxy(from, bytes, pc);
+    check_proxy(from, bytes, "read", pc);
 }
 
 void bulk_store(void *global, const void *shared, u32 bytes)

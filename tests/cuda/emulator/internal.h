@@ -218,8 +218,8 @@ void pending_end(const void *p, u32 size, u32 id, u32 clock);
 /* An asynchronous read begins and ends: nobody may write in between. */
 void pending_read_begin(const void *p, u32 size, void *pc);
 void pending_read_end(const void *p, u32 size, u32 id, u32 clock);
-/* A read by the asynchronous proxy: generic writes must have been fenced for it. */
-void check_proxy(const void *p, u32 size, void *pc);
+/* A "read" or "write" by the asynchronous proxy: generic writes must have been fenced for it. */
+void check_proxy(const void *p, u32 size, const char *access, void *pc);
 void mark_barrier(const void *p, bool on);
 bool in_shared(const void *p, u32 size);
 u8 *shared_slot(u32 slot);

@@ -447,12 +447,12 @@ static u32 proxy_clock_of(u32 id)
     return emu_current->block->threads[id & 1023].proxy_clock;
 }
 
-void check_proxy(const void *p, u32 size, void *pc)
+void check_proxy(const void *p, u32 size, const char *access, void *pc)
 {
     u32 base = emu_current->block->base;
     EACH_CELL(c, p, size)
     if (!c->engine && c->write_clock > base && c->write_clock > proxy_clock_of(c->writer))
-        fault(pc, "asynchronous read of %s, written by %s at %s without fence_proxy_async()",
+        fault(pc, "asynchronous %s of %s, written by %s at %s without fence_proxy_async()", access,
               place((u64)(bytes_of(c) - arena)), thread_name(c->writer),
               source_line(pc_unpack(c->write_pc)));
 }

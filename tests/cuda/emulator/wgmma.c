@@ -99,7 +99,7 @@ static void each_piece(const struct product *p, bool begin, u32 id, u32 clock)
         for (u32 i = 0; i < n; i++)
             if (begin) {
                 pending_read_begin(pieces[i], 16, p->pc);
-                check_proxy(pieces[i], 16, p->pc);
+                check_proxy(pieces[i], 16, "read", p->pc);
             } else {
                 pending_read_end(pieces[i], 16, id, clock);
             }
