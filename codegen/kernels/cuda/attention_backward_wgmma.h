@@ -1,16 +1,18 @@
 /* attention_backward_wgmma.h - passes 2 and 3 of attention_backward.cu on sm_90a.
  *
- * Pass 2: a block owns 128 keys of a kv head and goes over the tiles of rows that see them, the
- * last tile first. dk and dv stay in registers. Warps 0..3 copy, each one of four buffers (rows of
- * q or of datt, of every other tile). Two groups of four warps take 64 keys each:
+ * Pass 2: a block owns 128 keys of a kv head and goes over the tiles of 64 rows that see them, the
+ * last tile first. dk and dv stay in registers. Warps 0..3 copy, each rows of q or of datt of every
+ * other tile. Two groups of four warps take 64 keys each:
  *
  *   p^T = e^(k q^T - lse)      [key][row], A k, B q, both along
  *   ds^T = p^T (v datt^T - delta)
  *   dv += p^T datt, dk += ds^T q    A from registers, B across
  *   dq = ds k                  A ds^T across, from shared memory: both groups' keys; B k across
  *
- * and the group's part of dq (64 rows each; above head size 64, columns before and from 64) is
- * added to fp32 sums in scratch, straight from registers.
+ * dq is added to fp32 sums in scratch, straight from registers. Up to head size 64 the groups make
+ * it in turn, a tile each, and the next tile's scores and dp run ahead of this one's sums, so that
+ * its softmax is hidden. Above, registers are too few for that, and a group makes the columns
+ * before or from 64.
  *
  * Many blocks add to one tile, so they take turns, the block with the first keys first: the order
  * of every sum is fixed. A turn is handed on a tile later, when the additions have long arrived, so
@@ -26,8 +28,8 @@
 #include "device_sm90.h"
 #include "mma_tile.h"
 
-#define TILE_ROWS FLASH_BACK_ROWS(HEAD_DIM)
-#define ALL_TILES FLASH_BACK_TILES((u32)(ATT_T), HEAD_DIM)
+#define TILE_ROWS FLASH_BACK_ROWS
+#define ALL_TILES FLASH_BACK_TILES((u32)(ATT_T))
 #define BLOCK_KEYS 128
 #define PANELS DIV_UP(HEAD_DIM, 64)
 #define KEY_PANEL (BLOCK_KEYS * 128) /* bytes */
@@ -35,23 +37,24 @@
 #define KEY_TILE (PANELS * KEY_PANEL)
 #define ROW_TILE (PANELS * ROW_PANEL)
 #define TERM_TILE (BLOCK_KEYS * TILE_ROWS * 2) /* of ds */
-#define BUFFERS 4
+#define STAGES FLASH_BACK_STAGES(HEAD_DIM)
+#define BUFFERS (2 * STAGES)
 #define EVEN_PIECES (DIV_UP(HEAD_DIM, 16) * 2)
 #define SUM_PIECES (HEAD_DIM <= 64 ? PIECES : 8) /* of dq, a group's */
 #define SUM_SIZE (TILE_ROWS * HEAD_DIM)          /* floats of a tile */
-#define HEADS_AT_ONCE (ALL_TILES < 24 ? DIV_UP(3 * CUDA_SMS, ALL_TILES) : DIV_UP((u32)CUDA_SMS, 8))
+#define TURN (HEAD_DIM <= 64 ? 5 : 3)            /* half tiles from block to block */
+#define HEADS_AT_ONCE                                                                              \
+    (ALL_TILES < 8 * TURN ? DIV_UP(TURN * CUDA_SMS, ALL_TILES) : DIV_UP((u32)CUDA_SMS, 8))
 #define EARLY 2 /* steps of 16 rows whose dv starts before dp is there */
-#define MULTIPLY_ROWS CONCAT(wgmma_n, FLASH_BACK_ROWS_TEXT)
+#define MULTIPLY_ROWS wgmma_n64
 #define MULTIPLY_HELD CONCAT(CONCAT(wgmma_n, HEAD_DIM), _held_across)
 #if HEAD_DIM <= 64
-#define FLASH_BACK_ROWS_TEXT 128
 #define MULTIPLY_SUM CONCAT(CONCAT(wgmma_n, HEAD_DIM), _both_across)
 #else
-#define FLASH_BACK_ROWS_TEXT 64
 #define MULTIPLY_SUM wgmma_n64_both_across
 #endif
 
-STATIC_ASSERT(TILE_ROWS == FLASH_BACK_ROWS_TEXT, "products as wide as a tile has rows");
+STATIC_ASSERT(TILE_ROWS == 64, "products as wide as a tile has rows");
 
 struct PART(block) {
     u8 *keys, *values, *ring, *terms;
@@ -116,12 +119,13 @@ DEVICE void PART(copy_rows)(u8 *tile, float *numbers, const bf16 *from, const fl
 
 DEVICE void PART(feed)(const struct PART(head) * h, const struct PART(block) * b, u32 tiles)
 {
-    const u32 own = threadIdx.x / WARP;
-    const bf16 *from = own % 2 ? h->datt : h->q;
-    const float *number = own % 2 ? h->delta : h->lse;
-    const u64 row = own % 2 ? h->att_row : h->row;
-    for (u32 i = own / 2; i < tiles; i += 2) {
-        mbarrier_wait(b->empty + own, ~(i / 2) & 1);
+    const u32 kind = threadIdx.x / WARP % 2;
+    const bf16 *from = kind ? h->datt : h->q;
+    const float *number = kind ? h->delta : h->lse;
+    const u64 row = kind ? h->att_row : h->row;
+    for (u32 i = threadIdx.x / WARP / 2; i < tiles; i += 2) {
+        const u32 own = i % STAGES * 2 + kind;
+        mbarrier_wait(b->empty + own, ~(i / STAGES) & 1);
         PART(copy_rows)
         (b->ring + own * ROW_TILE, b->numbers + own * TILE_ROWS, from, number, row,
          (ALL_TILES - 1 - i) * TILE_ROWS);
@@ -174,19 +178,19 @@ DEVICE void PART(start_dot)(float c[TILE_ROWS / 8][4], const u8 *a, const u8 *b)
 
 /* Starts sums[64 keys][the head's elements] += a b, over rows 16 `from`.. of b. */
 DEVICE void PART(start_sum)(float sums[PIECES][4], u32 a[TILE_ROWS / 16][4], const u8 *b, u32 from,
-                            u32 to)
+                            u32 to, u32 more)
 {
     const u64 rows = here_u64(wgmma_across(b, 128, ROW_PANEL));
     UNROLL
     for (u32 k = from; k < to; k++)
-        MULTIPLY_HELD((float *)(void *)sums, a[k], rows + k * 128, 1);
+        MULTIPLY_HELD((float *)(void *)sums, a[k], rows + k * 128, k > from ? 1 : more);
 }
 
-/* Starts the group's part of dq = ds k. */
+/* Starts the group's part of dq = ds k: up to head size 64 all of it, else 64 columns. */
 DEVICE void PART(start_dq)(float dq[SUM_PIECES][4], const u8 *terms, const u8 *keys, u32 group)
 {
-    const u32 rows = HEAD_DIM <= 64 ? group : 0, columns = HEAD_DIM <= 64 ? 0 : group;
-    const u64 a = here_u64(wgmma_across(terms + rows * KEY_PANEL, 128, KEY_PANEL));
+    const u32 columns = HEAD_DIM <= 64 ? 0 : group;
+    const u64 a = here_u64(wgmma_across(terms, 128, KEY_PANEL));
     const u64 b = here_u64(wgmma_across(keys + columns * KEY_PANEL, 128, KEY_PANEL));
     UNROLL
     for (u32 k = 0; k < BLOCK_KEYS / 16; k++)
@@ -207,9 +211,8 @@ DEVICE void PART(mask)(float scores[TILE_ROWS / 8][4], u32 key, u32 group, u32 f
             scores[n][j] = f32_from_bits(0xff800000u);
 }
 
-/* Scores become p, and p held, of rows 16 `from`.. */
-DEVICE void PART(probabilities)(u32 held[TILE_ROWS / 16][4], float scores[TILE_ROWS / 8][4],
-                                const float *lse, u32 from, u32 to)
+/* Scores become p, of rows 16 `from`.. */
+DEVICE void PART(probabilities)(float scores[TILE_ROWS / 8][4], const float *lse, u32 from, u32 to)
 {
     const float factor = 1.44269504f * fast_rsqrt((float)HEAD_DIM);
     UNROLL
@@ -219,14 +222,11 @@ DEVICE void PART(probabilities)(u32 held[TILE_ROWS / 16][4], float scores[TILE_R
         for (u32 j = 0; j < 4; j++)
             scores[n][j] =
                 fast_exp2(f32_fma(scores[n][j], factor, -1.44269504f * (j % 2 ? l.y : l.x)));
-        if (n % 2)
-            mma_a_from_d(held[n / 2], scores[n - 1], scores[n]);
     }
 }
 
 /* dp becomes ds. */
-DEVICE void PART(terms)(u32 held[TILE_ROWS / 16][4], float dp[TILE_ROWS / 8][4],
-                        float p[TILE_ROWS / 8][4], const float *delta)
+DEVICE void PART(terms)(float dp[TILE_ROWS / 8][4], float p[TILE_ROWS / 8][4], const float *delta)
 {
     UNROLL
     for (u32 n = 0; n < TILE_ROWS / 8; n++) {
@@ -234,9 +234,15 @@ DEVICE void PART(terms)(u32 held[TILE_ROWS / 16][4], float dp[TILE_ROWS / 8][4],
         UNROLL
         for (u32 j = 0; j < 4; j++)
             dp[n][j] = p[n][j] * (dp[n][j] - (j % 2 ? d.y : d.x));
-        if (n % 2)
-            mma_a_from_d(held[n / 2], dp[n - 1], dp[n]);
     }
+}
+
+/* As A of a product, rows 16 `from`.. */
+DEVICE void PART(hold)(u32 held[TILE_ROWS / 16][4], float d[TILE_ROWS / 8][4], u32 from, u32 to)
+{
+    UNROLL
+    for (u32 k = from; k < to; k++)
+        mma_a_from_d(held[k], d[2 * k], d[2 * k + 1]);
 }
 
 /* The warp's sixteen keys of ds to the tile [key][row], four blocks of 8 x 8 at a time. */
@@ -259,18 +265,20 @@ DEVICE void PART(await)(const u32 *turn, u32 mine)
             spin_pause();
 }
 
-/* After the group has met. */
+/* After the group has met. Nobody waits for a block's last tile: it has the first rows that see the
+ * block's keys, and those see no keys of a later block. */
 DEVICE void PART(hand_on)(u32 *turn, u32 mine)
 {
     if (threadIdx.x % 128 == 0)
         store_release_u32(turn, mine + 1);
 }
 
-/* A group's part of a tile of sums is [piece][thread][4], as it lies in registers. */
+/* Sums of a tile are [piece][thread of a group][4], as they lie in registers. */
 DEVICE void PART(add)(float *sums, float dq[SUM_PIECES][4], u32 group, u32 first_turn)
 {
-    float *to = sums + (group * SUM_PIECES * 128 + threadIdx.x % 128) * 4;
-    const u32 pieces = HEAD_DIM > 64 && group ? PIECES - SUM_PIECES : SUM_PIECES;
+    const u32 part = HEAD_DIM <= 64 ? 0 : group;
+    float *to = sums + (part * SUM_PIECES * 128 + threadIdx.x % 128) * 4;
+    const u32 pieces = part ? PIECES - SUM_PIECES : SUM_PIECES;
     f32x4 v[SUM_PIECES];
     UNROLL
     for (u32 n = 0; n < SUM_PIECES; n++) {
@@ -328,64 +336,193 @@ DEVICE void PART(store)(bf16 *dqkv, const struct PART(block) * b, float dk[PIECE
     PART(store_keys)(to + dkv, dv, row, key, 1.0f);
 }
 
-DEVICE void PART(multiply)(bf16 *dqkv, void *scratch, const struct PART(head) * h,
-                           const struct PART(block) * b, const struct PART(place) * at)
+/* A group's work. */
+struct PART(group) {
+    const u8 *keys, *values; /* its own 64 */
+    u32 *turn;               /* of the last tile, and its sums: where it begins */
+    float *sums;
+    u32 group, heads, tiles, mine, key, last_key;
+};
+
+DEVICE struct PART(group)
+    PART(group_of)(void *scratch, const struct PART(block) * b, const struct PART(place) * at)
 {
-    const u32 group = threadIdx.x / 128 - 1, tiles = ALL_TILES - at->tile,
-              mine = at->key / BLOCK_KEYS;
-    const u32 my_key = at->key + (threadIdx.x - 128) / WARP * 16 + lane_id() / 4;
-    const u64 end = ((u64)at->sequence * (u32)(KV_HEADS) + at->kv + 1) * ALL_TILES;
-    const u8 *keys = b->keys + group * 8192, *values = b->values + group * 8192;
-    u32 *turn = PART(turns_of)(scratch) + end * 2 + group;
-    float *sums = (float *)scratch + end * SUM_SIZE;
-    float dk[PIECES][4], dv[PIECES][4];
-    PART(copy_keys)(h, b, at->key, group);
-    UNROLL
-    for (u32 n = 0; n < PIECES * 4; n++)
-        dk[n / 4][n % 4] = dv[n / 4][n % 4] = 0.0f;
-    for (u32 i = 0; i < tiles; i++) {
-        const u32 own = i % 2 * 2, first = (ALL_TILES - 1 - i) * TILE_ROWS;
+    const u64 last = ((u64)at->sequence * (u32)(KV_HEADS) + at->kv + 1) * ALL_TILES - 1;
+    struct PART(group) g;
+    g.group = shuffle_u32(threadIdx.x / 128 - 1, 0, WARP);
+    g.heads = (u32)(HEADS) / (u32)(KV_HEADS);
+    g.tiles = ALL_TILES - at->tile;
+    g.mine = at->key / BLOCK_KEYS;
+    g.key = at->key + (threadIdx.x - 128) / WARP * 16 + lane_id() / 4;
+    g.last_key = at->key + BLOCK_KEYS - 1;
+    g.keys = b->keys + g.group * 8192;
+    g.values = b->values + g.group * 8192;
+    g.turn = PART(turns_of)(scratch) + last * 2 + (HEAD_DIM <= 64 ? 0 : g.group);
+    g.sums = (float *)scratch + last * SUM_SIZE;
+    return g;
+}
+
+DEVICE void PART(give_back)(const struct PART(block) * b, u32 stage)
+{
+    if (lane_id() == 0) {
+        mbarrier_arrive(b->empty + 2 * stage);
+        mbarrier_arrive(b->empty + 2 * stage + 1);
+    }
+}
+
+#if HEAD_DIM <= 64
+
+/* What a group has in registers besides dk and dv. */
+struct PART(tile) {
+    float p[TILE_ROWS / 8][4], ds[TILE_ROWS / 8][4], dq[SUM_PIECES][4];
+    u32 held_p[TILE_ROWS / 16][4], held_ds[TILE_ROWS / 16][4];
+};
+
+/* Starts the scores and dp of tile i: two batches. */
+DEVICE void PART(start_tile)(struct PART(tile) * t, const struct PART(block) * b,
+                             const struct PART(group) * g, u32 i)
+{
+    const u32 own = i % STAGES * 2;
+    const u8 *q = b->ring + own * ROW_TILE;
+    mbarrier_wait(b->full + own, i / STAGES & 1);
+    PART(start_dot)(t->p, g->keys, q);
+    mbarrier_wait(b->full + own + 1, i / STAGES & 1);
+    PART(start_dot)(t->ds, g->values, q + ROW_TILE);
+}
+
+/* p and ds of tile i, whose scores and dp are under way, with one batch behind them. */
+DEVICE void PART(finish_tile)(struct PART(tile) * t, const struct PART(block) * b,
+                              const struct PART(group) * g, u32 i)
+{
+    const u32 first = (ALL_TILES - 1 - i) * TILE_ROWS;
+    const float *lse = b->numbers + i % STAGES * 2 * TILE_ROWS;
+    wgmma_wait(2);
+    if (g->last_key * g->heads > first)
+        PART(mask)(t->p, g->key, g->heads, first);
+    PART(probabilities)(t->p, lse, 0, TILE_ROWS / 16);
+    wgmma_wait(1);
+    PART(terms)(t->ds, t->p, lse + TILE_ROWS);
+}
+
+/* p and ds become operands. */
+DEVICE void PART(round_tile)(struct PART(tile) * t, const struct PART(block) * b, u32 i)
+{
+    PART(hold)(t->held_p, t->p, 0, TILE_ROWS / 16);
+    PART(hold)(t->held_ds, t->ds, 0, TILE_ROWS / 16);
+    PART(share_terms)(b->terms + i % 2 * TERM_TILE, t->held_ds);
+}
+
+/* Starts the sums of tile i, one batch, after both groups have shared its ds. The group whose tile
+ * it is makes dq and waits for the turn; the other one hands on the turn of its tile before. */
+DEVICE void PART(start_sums)(float dk[PIECES][4], float dv[PIECES][4], struct PART(tile) * t,
+                             const struct PART(block) * b, const struct PART(group) * g, u32 i)
+{
+    const u8 *q = b->ring + i % STAGES * 2 * ROW_TILE;
+    barrier_sync(3, 256);
+    wgmma_fence();
+    PART(start_sum)(dv, t->held_p, q + ROW_TILE, 0, TILE_ROWS / 16, i);
+    PART(start_sum)(dk, t->held_ds, q, 0, TILE_ROWS / 16, i);
+    if (i % 2 == g->group) {
+        wgmma_fence(); /* in both branches, or ptxas makes its own */
+        PART(start_dq)(t->dq, b->terms + i % 2 * TERM_TILE, b->keys, 0);
+        wgmma_commit();
+        PART(await)(g->turn - 2 * i, g->mine);
+    } else {
+        wgmma_fence();
+        wgmma_commit();
+        if (i > 0)
+            PART(hand_on)(g->turn - 2 * i + 2, g->mine);
+    }
+}
+
+/* Waits for the sums. */
+DEVICE void PART(finish_sums)(struct PART(tile) * t, const struct PART(group) * g, u32 i)
+{
+    wgmma_wait(0);
+    if (i % 2 == g->group) {
+        barrier_sync(1 + g->group, 128);
+        PART(add)(g->sums - (u64)i * SUM_SIZE, t->dq, 0, g->mine == 0);
+    }
+}
+
+DEVICE void PART(go)(float dk[PIECES][4], float dv[PIECES][4], const struct PART(block) * b,
+                     const struct PART(group) * g)
+{
+    const u32 last = g->tiles - 1;
+    struct PART(tile) t;
+    PART(start_tile)(&t, b, g, 0);
+    wgmma_fence();
+    wgmma_commit(); /* nothing is behind */
+    PART(finish_tile)(&t, b, g, 0);
+    for (u32 i = 0; i < last; i++) {
+        PART(round_tile)(&t, b, i);
+        PART(start_tile)(&t, b, g, i + 1);
+        PART(start_sums)(dk, dv, &t, b, g, i);
+        PART(finish_tile)(&t, b, g, i + 1);
+        PART(finish_sums)(&t, g, i);
+        PART(give_back)(b, i % STAGES);
+    }
+    PART(round_tile)(&t, b, last);
+    PART(start_sums)(dk, dv, &t, b, g, last);
+    PART(finish_sums)(&t, g, last);
+}
+
+#else
+
+DEVICE void PART(go)(float dk[PIECES][4], float dv[PIECES][4], const struct PART(block) * b,
+                     const struct PART(group) * g)
+{
+    for (u32 i = 0; i < g->tiles; i++) {
+        const u32 own = i % STAGES * 2, first = (ALL_TILES - 1 - i) * TILE_ROWS;
         const u8 *q = b->ring + own * ROW_TILE, *datt = q + ROW_TILE;
         const float *lse = b->numbers + own * TILE_ROWS, *delta = lse + TILE_ROWS;
         u8 *terms = b->terms + i % 2 * TERM_TILE;
         float p[TILE_ROWS / 8][4], ds[TILE_ROWS / 8][4], dq[SUM_PIECES][4];
         u32 held_p[TILE_ROWS / 16][4], held_ds[TILE_ROWS / 16][4];
-        turn -= 2;
-        sums -= SUM_SIZE;
-        mbarrier_wait(b->full + own, i / 2 & 1);
-        PART(start_dot)(p, keys, q);
-        mbarrier_wait(b->full + own + 1, i / 2 & 1);
-        PART(start_dot)(ds, values, datt);
+        u32 *turn = g->turn - 2 * i;
+        mbarrier_wait(b->full + own, i / STAGES & 1);
+        PART(start_dot)(p, g->keys, q);
+        mbarrier_wait(b->full + own + 1, i / STAGES & 1);
+        PART(start_dot)(ds, g->values, datt);
         wgmma_wait(1);
-        if ((at->key + BLOCK_KEYS - 1) * h->group > first)
-            PART(mask)(p, my_key, h->group, first);
-        PART(probabilities)(held_p, p, lse, 0, EARLY);
+        if (g->last_key * g->heads > first)
+            PART(mask)(p, g->key, g->heads, first);
+        PART(probabilities)(p, lse, 0, EARLY);
+        PART(hold)(held_p, p, 0, EARLY);
         wgmma_fence();
-        PART(start_sum)(dv, held_p, datt, 0, EARLY);
+        PART(start_sum)(dv, held_p, datt, 0, EARLY, i);
         wgmma_commit();
-        PART(probabilities)(held_p, p, lse, EARLY, TILE_ROWS / 16);
+        PART(probabilities)(p, lse, EARLY, TILE_ROWS / 16);
+        PART(hold)(held_p, p, EARLY, TILE_ROWS / 16);
         wgmma_wait(1);
-        PART(terms)(held_ds, ds, p, delta);
+        PART(terms)(ds, p, delta);
+        PART(hold)(held_ds, ds, 0, TILE_ROWS / 16);
         wgmma_fence();
-        PART(start_sum)(dv, held_p, datt, EARLY, TILE_ROWS / 16);
+        PART(start_sum)(dv, held_p, datt, EARLY, TILE_ROWS / 16, 1);
         PART(share_terms)(terms, held_ds);
         barrier_sync(3, 256); /* both groups' ds; and this group's additions to the last tile */
-        PART(start_sum)(dk, held_ds, q, 0, TILE_ROWS / 16);
-        PART(start_dq)(dq, terms, b->keys, group);
+        PART(start_sum)(dk, held_ds, q, 0, TILE_ROWS / 16, i);
+        PART(start_dq)(dq, terms, b->keys, g->group);
         wgmma_commit();
         if (i > 0)
-            PART(hand_on)(turn + 2, mine);
-        PART(await)(turn, mine);
-        barrier_sync(1 + group, 128);
+            PART(hand_on)(turn + 2, g->mine);
+        PART(await)(turn, g->mine);
+        barrier_sync(1 + g->group, 128);
         wgmma_wait(0);
-        if (lane_id() == 0) {
-            mbarrier_arrive(b->empty + own);
-            mbarrier_arrive(b->empty + own + 1);
-        }
-        PART(add)(sums, dq, group, mine == 0);
+        PART(give_back)(b, i % STAGES);
+        PART(add)(g->sums - (u64)i * SUM_SIZE, dq, g->group, g->mine == 0);
     }
-    barrier_sync(1 + group, 128);
-    PART(hand_on)(turn, mine);
+}
+
+#endif
+
+DEVICE void PART(multiply)(bf16 *dqkv, void *scratch, const struct PART(head) * h,
+                           const struct PART(block) * b, const struct PART(place) * at)
+{
+    const struct PART(group) g = PART(group_of)(scratch, b, at);
+    float dk[PIECES][4], dv[PIECES][4];
+    PART(copy_keys)(h, b, at->key, g.group);
+    PART(go)(dk, dv, b, &g);
     PART(store)(dqkv, b, dk, dv);
 }
 
@@ -428,17 +565,18 @@ CONCAT(KERNEL, _2)
 
 /* ---- pass 3: dq ---- */
 
-/* A block: a tile of rows; a warp: sixteen rows, or of them the columns before or from 64. */
-KERNEL_ENTRY(256, 1)
+#define THREADS (HEAD_DIM <= 64 ? 128 : 256)
+
+/* A block: a tile of rows; a warp: sixteen rows, of them the columns before or from 64. */
+KERNEL_ENTRY(THREADS, 1)
 CONCAT(KERNEL, _3)
 (bf16 *RESTRICT dqkv, const bf16 *RESTRICT datt, const bf16 *RESTRICT att,
  const float *RESTRICT lse, const bf16 *RESTRICT qkv, void *RESTRICT scratch)
 {
     const struct PART(head) h = PART(head_of)(datt, lse, qkv, scratch, blockIdx.z, blockIdx.y);
     const u32 group = threadIdx.x / 128, q = lane_id() % 4;
-    const u32 first_piece = HEAD_DIM <= 64 ? 0 : group * 8;
-    const u32 row = blockIdx.x * TILE_ROWS + (HEAD_DIM <= 64 ? group * 64 : 0) +
-                    threadIdx.x % 128 / WARP * 16 + lane_id() / 4;
+    const u32 first_piece = group * 8;
+    const u32 row = blockIdx.x * TILE_ROWS + threadIdx.x % 128 / WARP * 16 + lane_id() / 4;
     const u64 tile = (u64)(blockIdx.z * (u32)(KV_HEADS) + blockIdx.y) * ALL_TILES + blockIdx.x;
     const float *from = (const float *)scratch + tile * SUM_SIZE +
                         (group * SUM_PIECES * 128 + threadIdx.x % 128) * 4;
@@ -465,6 +603,7 @@ CONCAT(KERNEL, _3)
     }
 }
 
+#undef THREADS
 #undef TILE_ROWS
 #undef ALL_TILES
 #undef BLOCK_KEYS
@@ -474,13 +613,14 @@ CONCAT(KERNEL, _3)
 #undef KEY_TILE
 #undef ROW_TILE
 #undef TERM_TILE
+#undef STAGES
 #undef BUFFERS
 #undef EVEN_PIECES
 #undef SUM_PIECES
 #undef SUM_SIZE
+#undef TURN
 #undef HEADS_AT_ONCE
 #undef EARLY
 #undef MULTIPLY_ROWS
 #undef MULTIPLY_HELD
-#undef FLASH_BACK_ROWS_TEXT
 #undef MULTIPLY_SUM

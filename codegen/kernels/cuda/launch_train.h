@@ -28,19 +28,20 @@
     ((e) <= 64 ? 64 : (e) <= 128 || CUDA_ARCH == 80 || FLASH_ROOMY ? 32 : 16)
 #define FLASH_QUERY_SHARED(e)                                                                      \
     (2 * FLASH_STRIDE(e) * (2 * FLASH_QUERY_ROWS(e) + 4 * FLASH_QUERY_KEYS(e)))
-/* On sm_90a up to head size 128 (attention_backward_wgmma.h): blocks of 128 keys, tiles of rows in
- * two stages, panels of 64 elements. Scratch: sums of dq, tile by tile; turns, two a tile, and one
- * that blocks draw their work from. */
+/* On sm_90a up to head size 128 (attention_backward_wgmma.h): blocks of 128 keys, tiles of 64 rows
+ * in stages, panels of 64 elements. Scratch: sums of dq, tile by tile; turns, two a tile, and a
+ * number that blocks draw their work from. */
 #define FLASH_BACK_WGMMA(e) (CUDA_ARCH == 90 && (e) <= 128)
-#define FLASH_BACK_ROWS(e) ((e) <= 64 ? 128 : 64)
-#define FLASH_BACK_TILES(n, e) CEIL_DIV((n) * (HEADS / KV_HEADS), FLASH_BACK_ROWS(e))
+#define FLASH_BACK_ROWS 64
+#define FLASH_BACK_STAGES(e) ((e) <= 64 ? 4 : 2)
+#define FLASH_BACK_TILES(n) CEIL_DIV((n) * (HEADS / KV_HEADS), FLASH_BACK_ROWS)
 #define FLASH_BACK_SHARED(e)                                                                       \
-    (128 * CEIL_DIV(e, 64) * (2 * 128 + 4 * FLASH_BACK_ROWS(e)) + 2 * 256 * FLASH_BACK_ROWS(e) +   \
-     4 * 4 * FLASH_BACK_ROWS(e) + 128)
-#define FLASH_BACK_ALL_TILES(m, n, e) ((m) / (n)*KV_HEADS * FLASH_BACK_TILES(n, e))
+    (2 * 128 * CEIL_DIV(e, 64) * (128 + FLASH_BACK_STAGES(e) * FLASH_BACK_ROWS) +                  \
+     2 * 256 * FLASH_BACK_ROWS + 2 * 4 * FLASH_BACK_STAGES(e) * FLASH_BACK_ROWS + 256)
+#define FLASH_BACK_ALL_TILES(m, n) ((m) / (n)*KV_HEADS * FLASH_BACK_TILES(n))
 #define FLASH_BACK_SUMS(m, n, e)                                                                   \
-    (FLASH_BACK_WGMMA(e) ? FLASH_BACK_ALL_TILES(m, n, e) * FLASH_BACK_ROWS(e) * (e) : 0)
-#define FLASH_BACK_TURNS(m, n, e) (FLASH_BACK_WGMMA(e) ? FLASH_BACK_ALL_TILES(m, n, e) * 2 + 1 : 0)
+    (FLASH_BACK_WGMMA(e) ? FLASH_BACK_ALL_TILES(m, n) * FLASH_BACK_ROWS * (e) : 0)
+#define FLASH_BACK_TURNS(m, n, e) (FLASH_BACK_WGMMA(e) ? FLASH_BACK_ALL_TILES(m, n) * 2 + 1 : 0)
 #define ATTENTION_BACKWARD_LAUNCH(m, n, k) {CEIL_DIV((m)*HEADS, 256 / FLASH_LANES(k)), 1, 1}, 256, 0
 #define ATTENTION_BACKWARD_LAUNCH_2(m, n, k)                                                       \
     {FLASH_BACK_WGMMA(k) ? CEIL_DIV(n, 128) * KV_HEADS * ((m) / (n))                               \
@@ -49,10 +50,11 @@
         FLASH_BACK_WGMMA(k) ? 384 : FLASH_KEY_WARPS(k) * 32,                                       \
         FLASH_BACK_WGMMA(k) ? FLASH_BACK_SHARED(k) : FLASH_KEY_SHARED(k)
 #define ATTENTION_BACKWARD_LAUNCH_3(m, n, k)                                                       \
-    {FLASH_BACK_WGMMA(k) ? FLASH_BACK_TILES(n, k)                                                  \
+    {FLASH_BACK_WGMMA(k) ? FLASH_BACK_TILES(n)                                                     \
                          : CEIL_DIV((n) * (HEADS / KV_HEADS), FLASH_QUERY_ROWS(k)),                \
      KV_HEADS, (m) / (n)},                                                                         \
-        FLASH_BACK_WGMMA(k) ? 256 : 128, FLASH_BACK_WGMMA(k) ? 0 : FLASH_QUERY_SHARED(k)
+        FLASH_BACK_WGMMA(k) && (k) > 64 ? 256 : 128,                                               \
+        FLASH_BACK_WGMMA(k) ? 0 : FLASH_QUERY_SHARED(k)
 #define ATTENTION_BACKWARD_SCRATCH(m, n, k)                                                        \
     (((size_t)(m)*HEADS + FLASH_BACK_SUMS((size_t)(m), n, k) +                                     \
       FLASH_BACK_TURNS((size_t)(m), n, k)) *                                                       \
