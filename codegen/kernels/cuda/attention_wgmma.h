@@ -232,10 +232,10 @@ DEVICE void PART(run)(const struct PART(call) * c, u8 *arena)
     }
     block_sync();
     if (threadIdx.x < MULTIPLIERS) {
-        registers_more(240);
+        registers_more(232);
         PART(work_off)(c, &b);
     } else {
-        registers_fewer(24);
+        registers_fewer(40);
         if (threadIdx.x == MULTIPLIERS)
             PART(feed)(c, &b);
     }

@@ -90,7 +90,6 @@ DEVICE void product_ask(const struct product *p, u32 first, u32 steps)
 DEVICE u32 product_feed(struct product *p)
 {
     const u32 bytes = PRODUCT_STAGE_BYTES(p->columns), stages = PRODUCT_STAGES(p->columns);
-    const u32 steps = DIV_UP(p->a.depth, PRODUCT_DEPTH);
     if (threadIdx.x < PRODUCT_MULTIPLIERS * WARP)
         return 0;
     if (lane_id() > 0)
@@ -100,8 +99,7 @@ DEVICE u32 product_feed(struct product *p)
     u32 step = 0;
     for (u32 tile = blockIdx.x; tile < product_tiles(p); tile += gridDim.x) {
         product_corner(tile, p->a.side, p->b.side, p->columns, &p->row, &p->column);
-        for (u32 s = 0; s < steps; s++, step++) {
-            const u32 k = s * PRODUCT_DEPTH;
+        for (u32 k = 0; k < p->a.depth; k += PRODUCT_DEPTH, step++) {
             u8 *stage = p->ring + step % stages * bytes;
             u64 *full = p->full + step % stages;
             mbarrier_wait(p->empty + step % stages, ~(step / stages) & 1);
@@ -109,7 +107,7 @@ DEVICE u32 product_feed(struct product *p)
             product_copy(stage, &p->a, p->row, PRODUCT_ROWS, k, full);
             product_copy(stage + PRODUCT_A_BYTES, &p->b, p->column, p->columns, k, full);
             if (p->old)
-                product_ask(p, s, steps);
+                product_ask(p, k / PRODUCT_DEPTH, DIV_UP(p->a.depth, PRODUCT_DEPTH));
         }
     }
     return 1;
