@@ -101,42 +101,60 @@ static size_t most_floats(const struct plan *p, enum schedule_id a, enum schedul
     return x > y ? x : y;
 }
 
+/* The floats of one thread's scratch in a kernel that has any: where it finds its own part. */
+static const char *scratch_part(const struct kernel *k, struct text *t)
+{
+    switch (k->kind) {
+    case KERNEL_ATTENTION:
+    case KERNEL_ATTENTION_BACKWARD:
+        return "ATTENTION_SCRATCH_FLOATS(SEQUENCE, HEAD_DIM)";
+    case KERNEL_PREFILL_ATTENTION:
+        return "PREFILL_ATTENTION_SCRATCH_FLOATS(HEADS / KV_HEADS, HEAD_DIM)";
+    case KERNEL_MATVEC:
+        text_printf(t, "MATVEC_SCRATCH_FLOATS(%s)", extent_names[k->k]);
+        return t->at;
+    default:
+        return "MATMUL_THREAD";
+    }
+}
+
 /* Behind the buffers: what kernels need while they run. A thread's own part is dead when its kernel
- * ends; shared blocks and sums may still be read by another thread, so they stand apart. */
+ * ends, and is the same memory for all of them: a thread may be some kernels ahead of another.
+ * Shared blocks and sums may still be read by another thread, so they stand apart. */
 static void emit_scratch(const struct plan *p, struct text *t)
 {
+    size_t train = most_floats(p, SCHEDULE_TRAIN, SCHEDULE_EVAL);
+    size_t infer = most_floats(p, SCHEDULE_PREFILL, SCHEDULE_DECODE);
     text_printf(
         t,
-        "\n/* Behind the buffers: each thread's scratch, blocks that threads share, sums. */\n"
+        "\n/* Behind the buffers: each thread's scratch, blocks that threads share, sums. A kernel\n"
+        " * finds its thread's part tid times its own `floats` behind its argument. */\n"
         "#define MOST(a, b) ((a) > (b) ? (a) : (b))\n"
-        "#define T_SCRATCH (work + %zu)\n"
-        "#define T_SCRATCH_FLOATS \\\n"
-        "    MOST(MATMUL_SCRATCH_FLOATS, THREADS * ATTENTION_SCRATCH_FLOATS(SEQUENCE, HEAD_DIM))\n"
-        "#define T_BLOCKS (MATMUL_SHARE ? T_SCRATCH + T_SCRATCH_FLOATS : T_SCRATCH)\n"
+        "#define T_PART MOST(MATMUL_THREAD, ATTENTION_SCRATCH_FLOATS(SEQUENCE, HEAD_DIM))\n"
+        "#define T_SCRATCH(floats) (work + %zu + (size_t)tid * (T_PART - (floats)))\n"
+        "#define T_SHARED (work + %zu + (size_t)THREADS * T_PART)\n"
+        "#define T_BLOCKS (MATMUL_SHARE ? T_SHARED : T_SCRATCH(MATMUL_THREAD))\n"
         "#define T_BLOCK_FLOATS (MATMUL_SHARE ? MATMUL_SCRATCH_FLOATS : 0)\n"
-        "#define T_SUMS (T_SCRATCH + T_SCRATCH_FLOATS + T_BLOCK_FLOATS)\n"
+        "#define T_SUMS (T_SHARED + T_BLOCK_FLOATS)\n"
         "#define T_SUM_FLOATS (THREADS * MOST(D_MODEL, 2 * HEAD_DIM) + 16)\n"
         "#define T_WORK_BYTES \\\n"
-        "    (sizeof(float) * (%zu + T_SCRATCH_FLOATS + T_BLOCK_FLOATS + T_SUM_FLOATS))\n",
-        most_floats(p, SCHEDULE_TRAIN, SCHEDULE_EVAL),
-        most_floats(p, SCHEDULE_TRAIN, SCHEDULE_EVAL));
+        "    (sizeof(float) * (%zu + (size_t)THREADS * T_PART + T_BLOCK_FLOATS + T_SUM_FLOATS))\n",
+        train, train, train);
     text_printf(t,
-                "#define P_SCRATCH (work + %zu)\n"
-                "#define P_SCRATCH_FLOATS \\\n"
-                "    MOST(MOST(MATMUL_SCRATCH_FLOATS, \\\n"
-                "              THREADS * PREFILL_ATTENTION_SCRATCH_FLOATS(HEADS / KV_HEADS, "
-                "HEAD_DIM)), \\\n"
-                "         THREADS * MATVEC_SCRATCH_FLOATS(MOST(D_MODEL, MOST(DQ, D_FF))))\n"
-                "#define P_SUMS (P_SCRATCH + P_SCRATCH_FLOATS)\n"
+                "#define P_PART \\\n"
+                "    MOST(MOST(MATMUL_THREAD, \\\n"
+                "              PREFILL_ATTENTION_SCRATCH_FLOATS(HEADS / KV_HEADS, HEAD_DIM)), \\\n"
+                "         MATVEC_SCRATCH_FLOATS(MOST(D_MODEL, MOST(DQ, D_FF))))\n"
+                "#define P_SCRATCH(floats) (work + %zu + (size_t)tid * (P_PART - (floats)))\n"
+                "#define P_SUMS (work + %zu + (size_t)THREADS * P_PART)\n"
                 "#define P_WORK_BYTES \\\n"
-                "    (sizeof(float) * (%zu + P_SCRATCH_FLOATS + \\\n"
-                "                      THREADS * DECODE_ATTENTION_SCRATCH_FLOATS(HEADS / KV_HEADS, "
-                "HEAD_DIM)))\n"
+                "    (sizeof(float) * (%zu + THREADS * (P_PART + \\\n"
+                "                      DECODE_ATTENTION_SCRATCH_FLOATS(HEADS / KV_HEADS, "
+                "HEAD_DIM))))\n"
                 "\n/* Keys and values of one layer. */\n"
                 "#define CACHE_BYTES KV_LAYER_BYTES(CONTEXT, KV_HEADS, HEAD_DIM)\n"
                 "#define CACHE(l) ((char *)s->cache + (size_t)(l) * CACHE_BYTES)\n",
-                most_floats(p, SCHEDULE_PREFILL, SCHEDULE_DECODE),
-                most_floats(p, SCHEDULE_PREFILL, SCHEDULE_DECODE));
+                infer, infer, infer);
 }
 
 /* ---- model.c: calls ---- */
@@ -191,6 +209,14 @@ static void emit_operand_weight(struct emitter *e, const struct operand *o)
         text_printf(e->t, "PACKED_%s%s", row->name, copy);
 }
 
+static void emit_operand_scratch(struct emitter *e, const struct kernel *k)
+{
+    struct text own = {0};
+    text_printf(e->t, "%s(%s)", is_training(e->id) ? "T_SCRATCH" : "P_SCRATCH",
+                scratch_part(k, &own));
+    text_free(&own);
+}
+
 static void emit_operand(struct emitter *e, const struct step *step, const struct operand *o)
 {
     bool train = is_training(e->id);
@@ -237,7 +263,7 @@ static void emit_operand(struct emitter *e, const struct step *step, const struc
                                                   : "n");
         break;
     case OPERAND_SCRATCH:
-        text_add(e->t, train ? "T_SCRATCH" : "P_SCRATCH");
+        emit_operand_scratch(e, &e->p->kernels[step->kernel]);
         break;
     case OPERAND_BLOCKS:
         text_add(e->t, "T_BLOCKS");
@@ -484,7 +510,8 @@ static void emit_model(const struct plan *p, const struct model_spec *m, const c
     const struct arch *a = p->arch;
     if (p->options.cuda)
         text_add(t, "\nextern const struct archrt_cuda archrt_cuda; /* model_cuda.c */\n");
-    text_add(t, "\nconst struct archrt_model archrt_model = {\n    .abi = ARCHRT_ABI,\n");
+    text_add(t, "\nconst struct archrt_model archrt_model = {\n    .abi = ARCHRT_ABI,\n"
+                "    .tiles = ARCH_AMX,\n");
     text_printf(t, "    .source = \"%s\",\n    .options = \"%s, %s weights, %d threads\",\n",
                 source, p->options.generic ? "generic" : "specialised",
                 dtype_names[p->options.weights], p->options.threads);

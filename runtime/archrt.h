@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ARCHRT_ABI = 1 };
+enum { ARCHRT_ABI = 2 };
 
 /* The architecture, for `info`, config.json, RoPE tables and the plain reference. */
 struct archrt_arch {
@@ -114,6 +114,7 @@ struct archrt_model {
     const char *source;  /* "quickstart.arch:7" */
     const char *options; /* "specialised, int8 weights, 2 threads" */
     bool generic;        /* built with --generic */
+    bool tiles;          /* host products use the tile unit of x86 (kernels/host/amx.h) */
     struct archrt_arch arch;
     struct archrt_hyper hyper;
     const struct archrt_tensor *tensors;

@@ -3,7 +3,7 @@
  *
  * --json prints one object:
  *   model, options, generic, threads, repeat
- *   machine   {isa, fma_gflops, read_gbs, read_bytes, memory_read_gbs, copy_gbs}: ceilings of the
+ *   machine   {isa, fma_gflops, product_gflops, read_gbs, read_bytes, memory_read_gbs, copy_gbs}: ceilings of the
  *             whole team; read_gbs is for a working set of read_bytes, the packed weights
  *   kernels   [{name, kind, phase, m, n, k, weights, times, correct, max_rel, seconds, spread,
  *             gflops, gbs, peak_fraction, read_fraction, blas: [{library, seconds, ratio}]}]
@@ -205,6 +205,17 @@ static double bandwidth_for(const struct bench *b, const struct archrt_kernel *k
     return k->bytes >= 64e6 ? b->peak.read_memory : NAN;
 }
 
+/* What the arithmetic of a phase can reach: that of the unit that does its products. Products with
+ * bf16 weights take half as many tiles as those of fp32 (kernels/host/prefill_amx.h). */
+static double arithmetic_limit(const struct bench *b, const char *phase)
+{
+    if (strcmp(phase, "decode") == 0)
+        return b->peak.flops;
+    bool halves = archrt_model.tiles && strcmp(phase, "prefill") == 0 &&
+                  archrt_model.weights == ARCHRT_BF16;
+    return halves ? 2 * b->peak.products : b->peak.products;
+}
+
 static void kernel_header(const struct bench *b)
 {
     printf("%-26s %-8s %-20s %10s %5s %8s %7s %6s %6s", "kernel", "phase", "m x n x k", "time",
@@ -237,7 +248,7 @@ static void print_kernel(const struct bench *b, const struct archrt_kernel *k, d
         printf(" %8s", "-");
     printf(" %7.1f", k->bytes / seconds * 1e-9);
     if (k->flops > 0)
-        printf(" %5.1f%%", 100 * k->flops / seconds / b->peak.flops);
+        printf(" %5.1f%%", 100 * k->flops / seconds / arithmetic_limit(b, k->phase));
     else
         printf(" %6s", "-");
     double bandwidth = bandwidth_for(b, k);
@@ -285,7 +296,7 @@ static void report_contest(struct contest *c, json_t *row)
     json_object_set_new(row, "spread", number(spread));
     json_object_set_new(row, "gflops", number(k->flops / seconds * 1e-9));
     json_object_set_new(row, "gbs", number(k->bytes / seconds * 1e-9));
-    json_object_set_new(row, "peak_fraction", number(k->flops / seconds / c->b->peak.flops));
+    json_object_set_new(row, "peak_fraction", number(k->flops / seconds / arithmetic_limit(c->b, k->phase)));
     json_object_set_new(row, "read_fraction", number(k->bytes / seconds / bandwidth_for(c->b, k)));
     json_object_set_new(row, "blas", blas_results(c, seconds, ratio));
     if (!c->b->json)
@@ -328,7 +339,7 @@ static void report_phase(struct bench *b, const char *phase, const char *what, i
 {
     double seconds, spread;
     summarise(s, &seconds, &spread);
-    double rate = tokens / seconds, peak = flops / seconds / b->peak.flops;
+    double rate = tokens / seconds, peak = flops / seconds / arithmetic_limit(b, phase);
     double read = bytes > 0 ? bytes / seconds / b->peak.read : NAN;
     json_array_append_new(b->phases,
                           json_pack("{s:s, s:s, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "phase",
@@ -510,11 +521,13 @@ static void print_machine(const struct bench *b)
 {
     char size[32];
     printf("%s, %s\n", archrt_model.arch.name, archrt_model.options);
-    printf("this machine, %d threads, %s: %.1f GFLOP/s fp32; read %.1f GB/s (%s, the weights), "
-           "%.1f GB/s (memory); copy %.1f GB/s\n\n",
-           b->peak.threads, b->peak.isa, b->peak.flops * 1e-9, b->peak.read * 1e-9,
-           show_bytes(size, (double)b->peak.working_set), b->peak.read_memory * 1e-9,
-           b->peak.copy * 1e-9);
+    printf("this machine, %d threads, %s: %.1f GFLOP/s fp32", b->peak.threads, b->peak.isa,
+           b->peak.flops * 1e-9);
+    if (archrt_model.tiles)
+        printf(" (products on AMX: %.1f)", b->peak.products * 1e-9);
+    printf("; read %.1f GB/s (%s, the weights), %.1f GB/s (memory); copy %.1f GB/s\n\n",
+           b->peak.read * 1e-9, show_bytes(size, (double)b->peak.working_set),
+           b->peak.read_memory * 1e-9, b->peak.copy * 1e-9);
 }
 
 static bool run_bench(struct bench *b)
@@ -539,7 +552,8 @@ static void print_json(const struct bench *b)
 {
     const struct peak *p = &b->peak;
     json_t *machine = json_pack(
-        "{s:s, s:o, s:o, s:o, s:o, s:o}", "isa", p->isa, "fma_gflops", number(p->flops * 1e-9),
+        "{s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "isa", p->isa, "fma_gflops", number(p->flops * 1e-9),
+        "product_gflops", number(p->products * 1e-9),
         "read_gbs", number(p->read * 1e-9), "read_bytes", json_integer((json_int_t)p->working_set),
         "memory_read_gbs", number(p->read_memory * 1e-9), "copy_gbs", number(p->copy * 1e-9));
     json_t *all = json_pack(
@@ -584,8 +598,8 @@ int cmd_bench(int argc, char **argv)
     };
     switch (options_read(table,
                          "Times every kernel, after judging it, and whole phases, against what "
-                         "this machine can do.\nColumns: peak, read: fraction of the measured FMA "
-                         "peak and read bandwidth; libraries: their time over ours.",
+                         "this machine can do.\nColumns: peak, read: fraction of the measured peak "
+                         "(of the unit that multiplies) and read bandwidth; libraries: their time over ours.",
                          argc, argv, NULL, &f)) {
     case OPTIONS_HELP:
         return STATUS_OK;
@@ -603,7 +617,7 @@ int cmd_bench(int argc, char **argv)
     double load;
     if (getloadavg(&load, 1) == 1 && load > 0.5)
         notice("other work is running (load %.1f): all figures are lower than they would be", load);
-    peak_measure(archrt_model.threads, archrt_model.weight_bytes, &b.peak);
+    peak_measure(archrt_model.threads, archrt_model.tiles, archrt_model.weight_bytes, &b.peak);
     b.kernels = json_array();
     b.phases = json_array();
     bool done = run_bench(&b);

@@ -8,6 +8,7 @@
 #include "gpu.h"
 #include "options.h"
 #include "runtime.h"
+#include "tiles.h"
 
 static const struct command {
     const char *name, *help;
@@ -124,6 +125,13 @@ static int run(const struct command *c, int argc, char **argv)
 {
     signal(SIGXFSZ, SIG_IGN); /* a write beyond the limit fails instead, and is reported */
     signal(SIGILL, on_illegal_instruction);
+    if (archrt_model.tiles && !tiles_allow()) {
+        fprintf(stderr,
+                "%s: error: this program multiplies on the tile unit (AMX), which is not to be had "
+                "here: compile it on this machine, or with --march x86-64-v4\n",
+                program_name);
+        return STATUS_WORLD;
+    }
     team_start(archrt_model.threads);
     int status = run_on_device(c, argc, argv);
     team_stop();

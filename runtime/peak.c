@@ -78,6 +78,50 @@ DEFINE_LOOPS(wide16, 16, )
 DEFINE_LOOPS(wide16, 16, )
 #endif
 
+/* Products of tiles, with operands that keep the unit as busy as real ones: its clock is lower on
+ * random numbers than on zeros. fp32 takes six of them. */
+#if defined(__x86_64__) && defined(__linux__)
+#include <immintrin.h>
+
+__attribute__((target("amx-tile,amx-bf16"))) static double tile_products(long rounds)
+{
+    enum { FLOPS = 2 * 16 * 16 * 32, PRODUCTS_OF_FP32 = 6 };
+    struct {
+        uint8_t palette, start_row, zero[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } shape = {.palette = 1};
+    uint16_t numbers[4][16 * 32];
+    uint32_t random = 1;
+    for (int i = 0; i < 4 * 16 * 32; i++) { /* signs, and sizes from 2^-4 to 1 */
+        random = random * 1664525 + 1013904223;
+        numbers[i / 512][i % 512] = (uint16_t)(0x3d80 + (random >> 16 & 0x1ff) + (random & 0x8000));
+    }
+    for (int i = 0; i < 8; i++) {
+        shape.row_bytes[i] = 64;
+        shape.rows[i] = 16;
+    }
+    __asm__ volatile("" : : "r"(numbers), "r"(&shape) : "memory");
+    _tile_loadconfig(&shape);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_loadd(4, numbers[0], 64);
+    _tile_loadd(5, numbers[1], 64);
+    _tile_loadd(6, numbers[2], 64);
+    _tile_loadd(7, numbers[3], 64);
+    for (long i = 0; i < rounds; i++) {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_release();
+    return 4.0 * FLOPS / PRODUCTS_OF_FP32 * (double)rounds;
+}
+#endif
+
 struct loops {
     const char *isa;
     double (*multiply_add)(long rounds);
@@ -153,9 +197,9 @@ static void measure(void *arg, int tid)
     }
 }
 
-double peak_flops(int threads, double seconds)
+static double arithmetic(struct loops loops, int threads, double seconds)
 {
-    struct run r = {.loops = loops_of_this_machine(), .threads = threads, .seconds = seconds};
+    struct run r = {.loops = loops, .threads = threads, .seconds = seconds};
     /* Bursts of about a millisecond: long against a barrier, short against a time slice. */
     r.rounds = 1000;
     double t = now();
@@ -165,6 +209,23 @@ double peak_flops(int threads, double seconds)
     r.rounds = rounds < 1000 ? 1000 : rounds > 1e8 ? (long)1e8 : (long)rounds;
     team_run(measure, &r);
     return r.rate;
+}
+
+double peak_flops(int threads, double seconds)
+{
+    return arithmetic(loops_of_this_machine(), threads, seconds);
+}
+
+double peak_products(int threads, bool tiles, double seconds)
+{
+    struct loops loops = loops_of_this_machine();
+#if defined(__x86_64__) && defined(__linux__)
+    if (tiles)
+        loops.multiply_add = tile_products;
+#else
+    (void)tiles;
+#endif
+    return arithmetic(loops, threads, seconds);
 }
 
 static char *map(size_t bytes)
@@ -216,11 +277,12 @@ double peak_copy(int threads, size_t bytes, double seconds)
     return stream(threads, bytes ? bytes : 4096, seconds, 1);
 }
 
-void peak_measure(int threads, size_t working_set, struct peak *out)
+void peak_measure(int threads, bool tiles, size_t working_set, struct peak *out)
 {
     const size_t memory = (size_t)256 << 20; /* beyond the last-level caches of today */
     *out = (struct peak){.isa = loops_of_this_machine().isa, .threads = threads};
     out->flops = peak_flops(threads, 0.06);
+    out->products = tiles ? peak_products(threads, true, 0.06) : out->flops;
     out->read_memory = peak_read(threads, memory, 0.1);
     out->copy = peak_copy(threads, memory / 4, 0.06);
     if (working_set == 0 || working_set >= memory) {

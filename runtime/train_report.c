@@ -59,7 +59,7 @@ bool report_open(struct report *r, const struct plan *p, const struct archrt_mod
     if (r->metrics < 0 || ftruncate(r->metrics, keep) != 0)
         return failed_file(f, "write", r->metrics_path);
     if (!p->quiet)
-        r->peak = peak_flops(m->threads, 0.05);
+        r->peak = peak_products(m->threads, m->tiles, 0.05);
     r->started = r->shown_at = clock_seconds();
     return true;
 }
@@ -128,7 +128,7 @@ static void show(struct report *r, const struct plan *p, const struct step_facts
         n = add(line, sizeof line, n, "  val %.4f", r->val_loss);
     n = add(line, sizeof line, n, "  %s tok/s", show_count(number, speed));
     if (r->peak > 0)
-        n = add(line, sizeof line, n, "  %.0f%% of FMA peak",
+        n = add(line, sizeof line, n, "  %.0f%% of peak",
                 100 * speed * r->flops_per_token / r->peak);
     n = add(line, sizeof line, n, "  %s left", show_time(number, time_left(p, s, per_step)));
     if (r->terminal)

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tiles.h"
+
 #include "kernel.h"
 
 /* ---- team: THREADS threads that sleep in their barrier ---- */
@@ -40,6 +42,7 @@ static void team_all(void (*work)(void *arg, int tid), void *arg)
 {
     pthread_t thread[THREADS];
     struct team_work w[THREADS];
+    tiles_allow(); /* as in team_test.h */
     pthread_barrier_init(&team_meeting, NULL, THREADS);
     for (int t = THREADS - 1; t >= 0; t--) {
         w[t] = (struct team_work){work, arg, t};

@@ -8,6 +8,8 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "tiles.h"
+
 enum { TEAM_MOST = 64 };
 
 static struct {
@@ -50,6 +52,7 @@ static void *team_loop(void *number)
 static void test_team_start(int threads)
 {
     test_team.threads = threads;
+    tiles_allow(); /* kernels with a tile unit have been compiled only where there is one */
     for (int i = 1; i < threads; i++) {
         test_team.tid[i] = i;
         pthread_create(&test_team.thread[i], NULL, team_loop, &test_team.tid[i]);

@@ -24,6 +24,14 @@
 #define L2_BYTES (1 << 20) /* of one core; the blocks of the matrix products are cut to it */
 #endif
 
+/* The tile unit of x86 (amx.h), with the instructions that make bf16 of fp32. */
+#if (defined(__AMX_BF16__) || defined(__AMXBF16__)) && defined(__AVX512BF16__) && \
+    defined(__AVX512BW__)
+#define ARCH_AMX 1
+#else
+#define ARCH_AMX 0
+#endif
+
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #elif defined(__AVX__)

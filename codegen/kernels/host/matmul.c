@@ -27,7 +27,7 @@ void KERNEL(float *y, const float *x, const float *w, const float *bias, const f
                             .m = m,
                             .n = MM_N,
                             .k = MM_K};
-    multiply_rows(&p, pack_transposed, CONCAT(KERNEL, _tile), tid);
+    product_rows(&p, pack_transposed, CONCAT(KERNEL, _tile), tid);
 }
 
 #undef KERNEL

@@ -36,8 +36,16 @@ enum {
         L2_BYTES / 32 * 4 / (GRADIENT_TILES * TILE_ROWS) / TILE_COLUMNS * TILE_COLUMNS +
         TILE_COLUMNS,
     GRADIENT_SCRATCH = GRADIENT_DEPTH * (GRADIENT_TILES * GRADIENT_STEP + TILE_COLUMNS),
-    MATMUL_THREAD = MATMUL_BLOCK + MATMUL_COPY > GRADIENT_SCRATCH ? MATMUL_BLOCK + MATMUL_COPY
-                                                                  : GRADIENT_SCRATCH
+    VECTOR_SCRATCH = MATMUL_BLOCK + MATMUL_COPY > GRADIENT_SCRATCH ? MATMUL_BLOCK + MATMUL_COPY
+                                                                   : GRADIENT_SCRATCH,
+    /* On a tile unit (amx.h): k, or rows of dy and x, taken at once; floats of the packed operand
+     * that stays in the L2 cache, of 2 MiB there, and of the strip that passes it. */
+    AMX_DEPTH = 512,
+    AMX_GRADIENT_DEPTH = 512,
+    AMX_KEPT = 5 << 16,
+    AMX_STRIP = AMX_DEPTH * 48,
+    AMX_SCRATCH = AMX_KEPT + AMX_STRIP,
+    MATMUL_THREAD = ARCH_AMX && AMX_SCRATCH > VECTOR_SCRATCH ? AMX_SCRATCH : VECTOR_SCRATCH
 };
 
 /* Each thread packs b for itself, which costs some 30 / (its rows) of the time; with many threads
@@ -359,10 +367,19 @@ static inline int even_part(int n, int most, int unit)
     return ((n + parts - 1) / parts + unit - 1) / unit * unit;
 }
 
+/* This thread's part of a product's scratch: all that it has, or what is behind `shared` floats that
+ * the threads share. */
+static ALWAYS_INLINE float *product_own(const struct row_product *p, int shared, int floats, int tid)
+{
+    return MATMUL_SHARE ? p->scratch + shared + (ptrdiff_t)tid * floats
+                        : p->scratch + (ptrdiff_t)tid * MATMUL_THREAD;
+}
+
 static ALWAYS_INLINE void multiply_rows(const struct row_product *p, pack_fn *pack,
                                         void (*tile)(const struct tile *), int tid)
 {
-    float *copy = p->scratch + (ptrdiff_t)THREADS * MATMUL_BLOCK + (ptrdiff_t)tid * MATMUL_COPY;
+    float *own = product_own(p, 2 * MATMUL_BLOCK, MATMUL_COPY, tid);
+    float *copy = MATMUL_SHARE ? own : own + MATMUL_BLOCK;
     int depth = even_part(p->k, TILE_DEPTH, TILE_AHEAD);
     int width = even_part(p->n, MATMUL_BLOCK / depth / TILE_COLUMNS * TILE_COLUMNS, TILE_COLUMNS);
     int first = MATMUL_SHARE ? tid : 0, step = MATMUL_SHARE ? THREADS : 1, turn = 0;
@@ -372,7 +389,7 @@ static ALWAYS_INLINE void multiply_rows(const struct row_product *p, pack_fn *pa
         team_barrier(tid);
     for (int n0 = 0; n0 < p->n; n0 += width)
         for (int k0 = 0; k0 < p->k; k0 += depth, turn = !turn) {
-            float *packed = p->scratch + (ptrdiff_t)(MATMUL_SHARE ? turn : tid) * MATMUL_BLOCK;
+            float *packed = MATMUL_SHARE ? p->scratch + turn * MATMUL_BLOCK : own;
             struct packed_block b = {n0, p->n - n0 < width ? p->n - n0 : width, k0,
                                      p->k - k0 < depth ? p->k - k0 : depth, packed};
             for (int j = first * TILE_COLUMNS; j < b.n; j += step * TILE_COLUMNS)
@@ -532,5 +549,31 @@ static NOINLINE void accumulate_gradient(const struct weight_gradient *g, struct
         for (int k0 = 0; k0 < g->k; k0 += columns)
             gradient_block(g, k0, g->k - k0 < columns ? g->k - k0 : columns, start, count);
     }
+}
+
+#if ARCH_AMX
+#include "matmul_amx.h"
+#endif
+
+/* y = x b + .. and dw += dy^T x, on the tile unit where there is one. */
+static ALWAYS_INLINE void product_rows(const struct row_product *p, pack_fn *pack,
+                                       void (*tile)(const struct tile *), int tid)
+{
+#if ARCH_AMX
+    (void)pack;
+    (void)tile;
+    amx_multiply_rows(p, tid);
+#else
+    multiply_rows(p, pack, tile, tid);
+#endif
+}
+
+static ALWAYS_INLINE void gradient_rows(const struct weight_gradient *g, struct range rows)
+{
+#if ARCH_AMX
+    amx_gradient(g, rows);
+#else
+    accumulate_gradient(g, rows);
+#endif
 }
 #endif

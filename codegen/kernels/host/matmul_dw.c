@@ -21,7 +21,7 @@ void KERNEL(float *dw, float *dbias, const float *dy, const float *x, float *scr
                                 .m = m,
                                 .n = MM_N,
                                 .k = MM_K};
-    accumulate_gradient(&g, share(MM_N, 1, tid));
+    gradient_rows(&g, share(MM_N, 1, tid));
 }
 
 #undef KERNEL

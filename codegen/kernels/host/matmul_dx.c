@@ -25,7 +25,7 @@ void KERNEL(float *dx, const float *dy, const float *w, float *scratch, int m, i
                             .m = m,
                             .n = MM_K,
                             .k = MM_N};
-    multiply_rows(&p, pack_copied, CONCAT(KERNEL, _tile), tid);
+    product_rows(&p, pack_copied, CONCAT(KERNEL, _tile), tid);
 }
 
 #undef KERNEL

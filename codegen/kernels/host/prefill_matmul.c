@@ -10,9 +10,13 @@
  * A block of w becomes floats in the order the tile reads, which costs as much as a few rows of x;
  * then every strip of x meets it from the L2 cache. Threads split columns, so that each weight is
  * read and converted once, or rows where the columns do not divide well. Every thread reads all of
- * x and writes its own part of y: barriers before and after. scratch: MATMUL_SCRATCH_FLOATS. */
+ * x and writes its own part of y: barriers before and after. scratch: MATMUL_SCRATCH_FLOATS.
+ * On a tile unit: prefill_amx.h. */
 #include "matmul.h"
 #include "weights.h"
+#if ARCH_AMX
+#include "prefill_amx.h"
+#endif
 
 #ifndef ARCH_PREFILL_MATMUL_ONCE
 #define ARCH_PREFILL_MATMUL_ONCE
@@ -91,10 +95,28 @@ static ALWAYS_INLINE void prefill_tiles(const struct prefill *f, int half, int b
     }
 }
 
+#if ARCH_AMX
 static ALWAYS_INLINE void prefill_run(struct prefill *f, void (*tile)(const struct tile *), int tid)
 {
-    float *packed = f->p.scratch + (ptrdiff_t)tid * MATMUL_BLOCK;
-    float *copy = f->p.scratch + (ptrdiff_t)THREADS * MATMUL_BLOCK + (ptrdiff_t)tid * MATMUL_COPY;
+    (void)tile;
+    int n = f->p.n / f->halves, tiles = (n + AMX_SIDE - 1) / AMX_SIDE;
+    float *scratch = f->p.scratch + (ptrdiff_t)tid * MATMUL_THREAD;
+    struct range columns;
+    prefill_grid(f->p.m, tiles * f->halves, tid, &f->rows, &columns);
+    amx_begin();
+    for (int half = 0; half < f->halves; half++) {
+        int begin = (columns.begin - half * tiles) * AMX_SIDE;
+        int end = (columns.end - half * tiles) * AMX_SIDE;
+        const char *w = f->w + (size_t)half * PACKED_BYTES(f->type, n, f->p.k);
+        amx_prefill(&f->p, f->type, w, half * n, begin > 0 ? begin : 0, amx_least(end, n), f->rows,
+                    scratch);
+    }
+    amx_end();
+}
+#else
+static ALWAYS_INLINE void prefill_run(struct prefill *f, void (*tile)(const struct tile *), int tid)
+{
+    float *packed = f->p.scratch + (ptrdiff_t)tid * MATMUL_THREAD, *copy = packed + MATMUL_BLOCK;
     int n = f->p.n / f->halves, tiles = (n + TILE_COLUMNS - 1) / TILE_COLUMNS;
     struct range columns;
     prefill_grid(f->p.m, tiles * f->halves, tid, &f->rows, &columns);
@@ -105,6 +127,7 @@ static ALWAYS_INLINE void prefill_run(struct prefill *f, void (*tile)(const stru
         prefill_tiles(f, half, begin, end, packed, copy, tile);
     }
 }
+#endif
 #endif
 
 static NOINLINE void CONCAT(KERNEL, _tile)(const struct tile *t)
