@@ -24,6 +24,9 @@ if(NOT ARCHC_SANITIZE) # all run-time shapes take minutes there
     if("avx2" IN_LIST kernel_isas)
         infer_test(avx2 avx2 THREADS=3)
     endif()
+    if("vector" IN_LIST kernel_isas)
+        infer_test(vector vector THREADS=2)
+    endif()
     infer_test(constants_15m native THREADS=2 D_MODEL=288 HEADS=6 KV_HEADS=6 HEAD_DIM=48 D_FF=768
         VOCAB=320 CONTEXT=100)
 endif()
