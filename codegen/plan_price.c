@@ -92,6 +92,6 @@ double plan_train_mfu(const struct plan *p)
 {
     double flops = ops_model_flops(&p->lists[PHASE_TRAIN_FORWARD]) +
                    ops_model_flops(&p->lists[PHASE_TRAIN_BACKWARD]);
-    double peak = cost_matrix_peak(p->device, &p->loads[PHASE_TRAIN_FORWARD]);
+    double peak = cost_matrix_peak(p->device, PHASE_TRAIN_FORWARD, &p->loads[PHASE_TRAIN_FORWARD]);
     return flops / plan_train_seconds(p) / peak;
 }

@@ -127,6 +127,7 @@ static void take_core(struct study *s)
     s->core = host;
     for (int t = 0; t < DTYPE_COUNT; t++)
         s->core.flops[t] /= host.threads;
+    s->core.products /= host.threads;
     s->core.memory_bandwidth /= s->jobs;
     s->core.cache_bandwidth /= host.threads;
     s->core.cache_bytes /= s->jobs;

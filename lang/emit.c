@@ -290,6 +290,8 @@ static void device(FILE *out, const struct device *v)
     fprintf(out, "device %s%s\n", v->name, v->is_host ? " # measured" : "");
     for (int t = 0; t < DTYPE_COUNT; t++)
         real(out, dtype_names[t], v->flops[t]);
+    if (v->products > 0)
+        real(out, "products", v->products);
     real(out, "memory_bandwidth", v->memory_bandwidth);
     real(out, "memory", v->memory_bytes);
     real(out, "cache_bandwidth", v->cache_bandwidth);

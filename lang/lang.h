@@ -189,6 +189,7 @@ struct law {
 struct device {
     const char *name;
     double flops[DTYPE_COUNT];  /* peak of the matrix units, by operand type */
+    double products;            /* of fp32 products, where a CPU has a tile unit for them; or 0 */
     double memory_bandwidth;    /* bytes/s, streaming read */
     double memory_bytes;
     double cache_bandwidth;     /* bytes/s when the working set fits in cache_bytes */

@@ -70,7 +70,7 @@ void price_add(struct price *sum, const struct price *more);
 struct price cost_each(const struct device *d, const struct op_list *l, const struct workload *w,
                        struct price each[]);
 /* FLOP/s of the matrix units with the operands of `w`. */
-double cost_matrix_peak(const struct device *d, const struct workload *w);
+double cost_matrix_peak(const struct device *d, enum phase phase, const struct workload *w);
 /* Seconds. cost_op prices an operation as if its phase did nothing else. */
 double cost_op(const struct device *d, enum phase phase, const struct op *op,
                const struct workload *w);

@@ -9,6 +9,7 @@
 
 #include "archrt.h"
 #include "peak.h"
+#include "tiles.h"
 
 enum { MAX_BURSTS = 64 };
 
@@ -78,47 +79,10 @@ DEFINE_LOOPS(wide16, 16, )
 DEFINE_LOOPS(wide16, 16, )
 #endif
 
-/* Products of tiles, with operands that keep the unit as busy as real ones: its clock is lower on
- * random numbers than on zeros. fp32 takes six of them. */
 #if defined(__x86_64__) && defined(__linux__)
-#include <immintrin.h>
-
-__attribute__((target("amx-tile,amx-bf16"))) static double tile_products(long rounds)
+static double tiles_in_registers(long rounds)
 {
-    enum { FLOPS = 2 * 16 * 16 * 32, PRODUCTS_OF_FP32 = 6 };
-    struct {
-        uint8_t palette, start_row, zero[14];
-        uint16_t row_bytes[16];
-        uint8_t rows[16];
-    } shape = {.palette = 1};
-    uint16_t numbers[4][16 * 32];
-    uint32_t random = 1;
-    for (int i = 0; i < 4 * 16 * 32; i++) { /* signs, and sizes from 2^-4 to 1 */
-        random = random * 1664525 + 1013904223;
-        numbers[i / 512][i % 512] = (uint16_t)(0x3d80 + (random >> 16 & 0x1ff) + (random & 0x8000));
-    }
-    for (int i = 0; i < 8; i++) {
-        shape.row_bytes[i] = 64;
-        shape.rows[i] = 16;
-    }
-    __asm__ volatile("" : : "r"(numbers), "r"(&shape) : "memory");
-    _tile_loadconfig(&shape);
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    _tile_loadd(4, numbers[0], 64);
-    _tile_loadd(5, numbers[1], 64);
-    _tile_loadd(6, numbers[2], 64);
-    _tile_loadd(7, numbers[3], 64);
-    for (long i = 0; i < rounds; i++) {
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-    _tile_release();
-    return 4.0 * FLOPS / PRODUCTS_OF_FP32 * (double)rounds;
+    return tile_products(rounds, false);
 }
 #endif
 
@@ -221,7 +185,7 @@ double peak_products(int threads, bool tiles, double seconds)
     struct loops loops = loops_of_this_machine();
 #if defined(__x86_64__) && defined(__linux__)
     if (tiles)
-        loops.multiply_add = tile_products;
+        loops.multiply_add = tiles_in_registers;
 #else
     (void)tiles;
 #endif
