@@ -127,7 +127,8 @@ static void emit_scratch(const struct plan *p, struct text *t)
     size_t infer = most_floats(p, SCHEDULE_PREFILL, SCHEDULE_DECODE);
     text_printf(
         t,
-        "\n/* Behind the buffers: each thread's scratch, blocks that threads share, sums. A kernel\n"
+        "\n/* Behind the buffers: each thread's scratch, blocks that threads share, sums. A "
+        "kernel\n"
         " * finds its thread's part tid times its own `floats` behind its argument. */\n"
         "#define MOST(a, b) ((a) > (b) ? (a) : (b))\n"
         "#define T_PART MOST(MATMUL_THREAD, ATTENTION_SCRATCH_FLOATS(SEQUENCE, HEAD_DIM))\n"

@@ -9,6 +9,7 @@ package_present()
     case $1 in
     cmake | gcc | clang | clang-* | flex | bison | gzip | python3) command -v "$1" ;;
     ninja-build) command -v ninja ;;
+    gnuplot-nox) command -v gnuplot ;;
     xz-utils) command -v xz ;;
     bible-kjv) command -v bible ;;
     libjansson-dev) static_library jansson.h jansson ;;

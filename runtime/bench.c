@@ -3,8 +3,8 @@
  *
  * --json prints one object:
  *   model, options, generic, threads, repeat
- *   machine   {isa, fma_gflops, product_gflops, read_gbs, read_bytes, memory_read_gbs, copy_gbs}: ceilings of the
- *             whole team; read_gbs is for a working set of read_bytes, the packed weights
+ *   machine   {isa, fma_gflops, product_gflops, read_gbs, read_bytes, memory_read_gbs, copy_gbs}:
+ * ceilings of the whole team; read_gbs is for a working set of read_bytes, the packed weights
  *   kernels   [{name, kind, phase, m, n, k, weights, times, correct, max_rel, seconds, spread,
  *             gflops, gbs, peak_fraction, read_fraction, blas: [{library, seconds, ratio}]}]
  *   phases    [{phase, what, tokens, past, seconds (the median), fastest_seconds, spread,
@@ -211,8 +211,8 @@ static double arithmetic_limit(const struct bench *b, const char *phase)
 {
     if (strcmp(phase, "decode") == 0)
         return b->peak.flops;
-    bool halves = archrt_model.tiles && strcmp(phase, "prefill") == 0 &&
-                  archrt_model.weights == ARCHRT_BF16;
+    bool halves =
+        archrt_model.tiles && strcmp(phase, "prefill") == 0 && archrt_model.weights == ARCHRT_BF16;
     return halves ? 2 * b->peak.products : b->peak.products;
 }
 
@@ -296,7 +296,8 @@ static void report_contest(struct contest *c, json_t *row)
     json_object_set_new(row, "spread", number(spread));
     json_object_set_new(row, "gflops", number(k->flops / seconds * 1e-9));
     json_object_set_new(row, "gbs", number(k->bytes / seconds * 1e-9));
-    json_object_set_new(row, "peak_fraction", number(k->flops / seconds / arithmetic_limit(c->b, k->phase)));
+    json_object_set_new(row, "peak_fraction",
+                        number(k->flops / seconds / arithmetic_limit(c->b, k->phase)));
     json_object_set_new(row, "read_fraction", number(k->bytes / seconds / bandwidth_for(c->b, k)));
     json_object_set_new(row, "blas", blas_results(c, seconds, ratio));
     if (!c->b->json)
@@ -553,9 +554,9 @@ static void print_json(const struct bench *b)
     const struct peak *p = &b->peak;
     json_t *machine = json_pack(
         "{s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "isa", p->isa, "fma_gflops", number(p->flops * 1e-9),
-        "product_gflops", number(p->products * 1e-9),
-        "read_gbs", number(p->read * 1e-9), "read_bytes", json_integer((json_int_t)p->working_set),
-        "memory_read_gbs", number(p->read_memory * 1e-9), "copy_gbs", number(p->copy * 1e-9));
+        "product_gflops", number(p->products * 1e-9), "read_gbs", number(p->read * 1e-9),
+        "read_bytes", json_integer((json_int_t)p->working_set), "memory_read_gbs",
+        number(p->read_memory * 1e-9), "copy_gbs", number(p->copy * 1e-9));
     json_t *all = json_pack(
         "{s:s, s:s, s:s, s:b, s:i, s:i, s:b, s:o, s:O, s:O}", "model", archrt_model.arch.name,
         "source", archrt_model.source, "options", archrt_model.options, "generic",
@@ -596,11 +597,12 @@ int cmd_bench(int argc, char **argv)
                  "(OpenBLAS and BLIS where found)"},
         {0},
     };
-    switch (options_read(table,
-                         "Times every kernel, after judging it, and whole phases, against what "
-                         "this machine can do.\nColumns: peak, read: fraction of the measured peak "
-                         "(of the unit that multiplies) and read bandwidth; libraries: their time over ours.",
-                         argc, argv, NULL, &f)) {
+    switch (options_read(
+        table,
+        "Times every kernel, after judging it, and whole phases, against what "
+        "this machine can do.\nColumns: peak, read: fraction of the measured peak "
+        "(of the unit that multiplies) and read bandwidth; libraries: their time over ours.",
+        argc, argv, NULL, &f)) {
     case OPTIONS_HELP:
         return STATUS_OK;
     case OPTIONS_WRONG:

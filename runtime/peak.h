@@ -30,8 +30,8 @@ double peak_read(int threads, size_t bytes, double seconds);
 /* Bytes/s, read plus written, of memcpy from one buffer of `bytes` to another. */
 double peak_copy(int threads, size_t bytes, double seconds);
 
-/* The lot in about 0.3 s. tiles: as in peak_products; working_set: bytes that the caller's work streams through, such as its
- * packed weights; 0: as read_memory. */
+/* The lot in about 0.3 s. tiles: as in peak_products; working_set: bytes that the caller's work
+ * streams through, such as its packed weights; 0: as read_memory. */
 void peak_measure(int threads, bool tiles, size_t working_set, struct peak *out);
 
 #endif

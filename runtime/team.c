@@ -21,6 +21,7 @@
 #endif
 
 #include "runtime.h"
+#include "tiles.h"
 
 enum {
     MAX_THREADS = 256,
@@ -172,6 +173,7 @@ void team_start(int threads)
         exit(STATUS_WORLD);
     }
     flush_denormals();
+    tiles_allow(); /* main() has told of it where the program needs them and they are not here */
     team.threads = threads;
     team.spins = threads <= cores() ? SPINS : SPINS / 100;
     for (int i = 0; i < threads; i++) {

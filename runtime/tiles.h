@@ -31,11 +31,11 @@ static inline bool tiles_allow(void)
 }
 
 #if defined(__x86_64__) && defined(__linux__)
-/* fp32 FLOPs of `rounds` turns of products, six to one of fp32 as in kernels/host/amx.h. Numbers are
- * random: on zeros the clock is higher. in_cache: operands are read as the kernels' are, from
+/* fp32 FLOPs of `rounds` turns of products, six to one of fp32 as in kernels/host/amx.h. Numbers
+ * are random: on zeros the clock is higher. in_cache: operands are read as the kernels' are, from
  * panels in the L1 and L2 caches; else they stay in registers. After tiles_allow(). */
 __attribute__((target("amx-tile,amx-bf16"))) static inline double tile_products(long rounds,
-                                                                               bool in_cache)
+                                                                                bool in_cache)
 {
     enum { TILES = 64, NUMBERS = 16 * 32, FLOPS = 2 * 16 * NUMBERS, PRODUCTS_OF_FP32 = 6 };
     static _Thread_local uint16_t numbers[TILES][NUMBERS];

@@ -82,7 +82,7 @@ finish()
 }
 
 if ! need_packages cmake ninja-build gcc libc6-dev clang flex bison libjansson-dev zlib1g-dev \
-    libzstd-dev libcminpack-dev libnlopt-dev python3 xz-utils; then
+    libzstd-dev libcminpack-dev libnlopt-dev python3 xz-utils gnuplot-nox; then
     failed_one "packages"
     finish
 fi

@@ -1,9 +1,10 @@
 /* amx.h - products of fp32 on the tile unit of x86 (AMX), which multiplies bf16 and adds fp32.
  *
- * Every fp32 number is the sum of three bf16 numbers: its own 8 leading bits, those of what is left,
- * and the rest, each rounded to nearest. Of the nine products of two such sums the six largest are
- * taken; the others are below 2^-25 of |a b|, half a unit in the last place. Numbers below 2^-110
- * lose their low parts, since the unit reads denormals as zero; what is not finite stays so.
+ * Every fp32 number is the sum of three bf16 numbers: its own 8 leading bits, those of what is
+ * left, and the rest, each rounded to nearest. Of the nine products of two such sums the six
+ * largest are taken; the others are below 2^-25 of |a b|, half a unit in the last place. Numbers
+ * below 2^-110 lose their low parts, since the unit reads denormals as zero; what is not finite
+ * stays so.
  *
  * Operands are packed into pieces of 16 rows x 32 k of a, or 32 k x 16 columns of b:
  *
@@ -55,9 +56,9 @@ static inline void amx_end(void)
 /* 16 pairs (even, odd) as bf16 in 32-bit lanes, even below; and what rounding left of them. */
 static ALWAYS_INLINE __m512i amx_round(__m512 *even, __m512 *odd)
 {
-    const __m512i interleave = _mm512_set_epi16(
-        31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
-        19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i interleave =
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     __m512i pair = _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(*odd, *even));
     *even = *even - (__m512)_mm512_slli_epi32(pair, 16);
     *odd = *odd - (__m512)_mm512_and_si512(pair, _mm512_set1_epi32((int)0xffff0000));
@@ -81,8 +82,8 @@ static ALWAYS_INLINE __mmask16 amx_mask(int n)
 static ALWAYS_INLINE void amx_piece_rows(char *to, const float *x, ptrdiff_t stride, int rows,
                                          int depth)
 {
-    const __m512i evens = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2,
-                                           0);
+    const __m512i evens =
+        _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
     const __m512i odds = _mm512_add_epi32(evens, _mm512_set1_epi32(1));
     __mmask16 low = amx_mask(depth), high = amx_mask(depth - 16);
     for (int r = 0; r < rows; r++, x += stride) {
@@ -106,7 +107,8 @@ static ALWAYS_INLINE void amx_piece_columns(char *to, const float *x, ptrdiff_t 
     }
 }
 
-/* Each tile of a piece becomes its transpose in units of 32 bits: a piece of b one of a, and back. */
+/* Each tile of a piece becomes its transpose in units of 32 bits: a piece of b one of a, and back.
+ */
 static ALWAYS_INLINE void amx_turn(char *piece)
 {
     for (int part = 0; part < AMX_PARTS; part++) {

@@ -25,7 +25,7 @@
 #endif
 
 /* The tile unit of x86 (amx.h), with the instructions that make bf16 of fp32. */
-#if (defined(__AMX_BF16__) || defined(__AMXBF16__)) && defined(__AVX512BF16__) && \
+#if (defined(__AMX_BF16__) || defined(__AMXBF16__)) && defined(__AVX512BF16__) &&                  \
     defined(__AVX512BW__)
 #define ARCH_AMX 1
 #else

@@ -367,9 +367,10 @@ static inline int even_part(int n, int most, int unit)
     return ((n + parts - 1) / parts + unit - 1) / unit * unit;
 }
 
-/* This thread's part of a product's scratch: all that it has, or what is behind `shared` floats that
- * the threads share. */
-static ALWAYS_INLINE float *product_own(const struct row_product *p, int shared, int floats, int tid)
+/* This thread's part of a product's scratch: all that it has, or what is behind `shared` floats
+ * that the threads share. */
+static ALWAYS_INLINE float *product_own(const struct row_product *p, int shared, int floats,
+                                        int tid)
 {
     return MATMUL_SHARE ? p->scratch + shared + (ptrdiff_t)tid * floats
                         : p->scratch + (ptrdiff_t)tid * MATMUL_THREAD;

@@ -28,8 +28,7 @@ static ALWAYS_INLINE void amx_strip(const struct row_product *p, const struct pa
                                     int i, int rows, char *strip)
 {
     amx_pack(AMX_A, strip, p->x + (ptrdiff_t)i * p->k + b->k0, p->k, rows, b->k);
-    struct amx_product t = {
-        .a = strip, .steps = AMX_STEPS(b->k), .rows = rows, .c_row = p->n};
+    struct amx_product t = {.a = strip, .steps = AMX_STEPS(b->k), .rows = rows, .c_row = p->n};
     for (int j = 0; j < b->n; j += AMX_SIDE) {
         ptrdiff_t at = (ptrdiff_t)i * p->n + b->n0 + j;
         t.b = amx_panel((char *)(void *)b->packed, j / AMX_SIDE, b->k);
@@ -113,8 +112,8 @@ static NOINLINE void amx_gradient(const struct weight_gradient *g, struct range 
         for (int j0 = 0; j0 < kept_n; j0 += width) {
             int end = amx_least(kept_n, j0 + width);
             for (int j = j0; j < end; j += AMX_SIDE)
-                amx_gradient_pack(g, keep_x, amx_panel(kept, (j - j0) / AMX_SIDE, deep), kept_at + j,
-                                  amx_least(end - j, AMX_SIDE), m0, deep);
+                amx_gradient_pack(g, keep_x, amx_panel(kept, (j - j0) / AMX_SIDE, deep),
+                                  kept_at + j, amx_least(end - j, AMX_SIDE), m0, deep);
             for (int i = 0; i < strips_n; i += AMX_SIDE) {
                 int side = amx_least(strips_n - i, AMX_SIDE);
                 amx_gradient_pack(g, !keep_x, strip, strip_at + i, side, m0, deep);

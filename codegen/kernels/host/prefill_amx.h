@@ -9,7 +9,8 @@
 #include "matmul_amx.h"
 #include "weights.h"
 
-/* A panel of b (amx.h) from columns [at, at + side) of a packed matrix, k in [begin, begin + depth).
+/* A panel of b (amx.h) from columns [at, at + side) of a packed matrix, k in [begin, begin +
+ * depth).
  */
 static ALWAYS_INLINE void amx_weights_pack(int type, char *to, const char *w, int k, int at,
                                            int side, int begin, int depth)
