@@ -20,6 +20,9 @@ case $(uname -m) in
 x86_64) marches="x86-64 x86-64-v3" ;;
 *) marches= ;;
 esac
+if grep -q -w amx_bf16 /proc/cpuinfo; then
+    marches="$marches x86-64-v4" # vectors alone, where the default has tiles too
+fi
 for march in $marches; do
     [ $march = x86-64-v3 ] && ! grep -q -w avx2 /proc/cpuinfo && continue
     expect 0 compile m --march $march -o old
