@@ -137,7 +137,7 @@ def inference():
                 rows.append(row)
     table(["model", "weights", "work", "archc", "of the limit"] + opponents
           + ["archc is, of the better"], rows)
-    print("The limit is FMA peak for prompts and read bandwidth, at this size of weights, for decode. "
+    print("The limit is that of fp32 products for prompts and read bandwidth, at this size of weights, for decode. "
           "int8 stands against q8_0, which has a scale for every 32 weights, ours for every 64.\n")
 
 
