@@ -22,7 +22,8 @@
 #include <unistd.h>
 
 /* Fractions of the measured limits that the kernels of a compiled program reach: those that predict
- * the 24 shapes of tests/bench/predict.sh without bias on two AVX-512 cores, without and with tiles. */
+ * the 24 shapes of tests/bench/predict.sh without bias on two AVX-512 cores, without and with
+ * tiles. */
 static const double kernels_matmul = 0.63, kernels_tiles = 0.52, kernels_attention = 0.40,
                     kernels_stream = 0.90;
 

@@ -7,9 +7,9 @@
  * fp32 parameter slab; gains and biases are fp32. The residual stream (x, x1) and its gradient are
  * fp32; every other activation and gradient is bf16; sums are fp32 everywhere. Gradients of
  * parameters, master parameters and moments are fp32 in the slab's order. All buffers and all rows
- * of weights are 16-byte aligned: D, F, dq and dkv are multiples of 8 (the plan refuses others), and
- * so is V, the model's vocabulary rounded up. Ids from TOKENS on are padding: rows of zeros, logits
- * that nobody counts or chooses, gradients of zero.
+ * of weights are 16-byte aligned: D, F, dq and dkv are multiples of 8 (the plan refuses others),
+ * and so is V, the model's vocabulary rounded up. Ids from TOKENS on are padding: rows of zeros,
+ * logits that nobody counts or chooses, gradients of zero.
  *
  * Parameters are pointers, nothing else: what is known is a constant of the instance, what changes
  * between replays of a graph stands in device memory. A pointer that an instance has no use for
@@ -94,9 +94,10 @@ struct cuda_maps {
  * matrix is read (qkv: QKV, D; residual: D, dq or F; gate_up: 2 F, D; head: V, D); flags DM_BIAS,
  * DM_HEAD_NORM; SAMPLE_M, SAMPLE_V, SAMPLE_TOKENS. Shapes by name: D_MODEL, HEADS, KV_HEADS,
  * HEAD_DIM, D_FF, VOCAB, TOKENS, CONTEXT, DQ, DKV, QKV, GATE_UP, PAGES, SLOTS, EPSILON, CUDA_SMS,
- * CUDA_ARCH. Numbers in a specialised program; in a generic one all shapes but HEAD_DIM, DM_M and SAMPLE_M are read at run
- * time (no #if on them, no array of their size). Flags are literal 0 or 1 in both. A file undefines
- * its own parameters (KERNEL, DM_M, ...) at its end, as several instances share a unit.
+ * CUDA_ARCH. Numbers in a specialised program; in a generic one all shapes but HEAD_DIM, DM_M and
+ * SAMPLE_M are read at run time (no #if on them, no array of their size). Flags are literal 0 or 1
+ * in both. A file undefines its own parameters (KERNEL, DM_M, ...) at its end, as several instances
+ * share a unit.
  *
  * Programmatic dependent launch: a kernel may prefetch weights, gains and rope before
  * griddepcontrol.wait, and nothing else; it lets its successor start early. */

@@ -21,10 +21,10 @@ static const double loss_limit = 4e-5, gradient_limit = 4e-5;
 static const double rounded_factor = 25;
 
 /* On a device activations and weights are bf16 and sums fp32: 2^-9 enters where 2^-24 did. Eight
- * roundings a layer of 2^-9 / sqrt(3) each are 3e-3 of a logit of deviation 2, and the worst of some
- * 10^4 logits is 4 to 5 deviations out: 0.05 for two layers. On the emulator, whose products round
- * as a GPU's do but for the order, right programs of two layers came to 0.09 in 25,000 logits, 0.03
- * in gradients and 0.02 along a direction, five seeds: the limit is 0.14. */
+ * roundings a layer of 2^-9 / sqrt(3) each are 3e-3 of a logit of deviation 2, and the worst of
+ * some 10^4 logits is 4 to 5 deviations out: 0.05 for two layers. On the emulator, whose products
+ * round as a GPU's do but for the order, right programs of two layers came to 0.09 in 25,000
+ * logits, 0.03 in gradients and 0.02 along a direction, five seeds: the limit is 0.14. */
 static const double half_factor = 2000;
 
 static double depth_limit(double one, const struct archrt_model *m)

@@ -332,8 +332,7 @@ HOST_CODE static int prefill(const struct kernels *k, int h, int kv, const struc
         "prefill", k->prefill, PREFILL_ATTENTION_LAUNCH(2 * CONTEXT, CONTEXT, E), false, NULL};
     struct cuda_maps maps = PREFILL_ATTENTION_MAPS(2 * CONTEXT, CONTEXT, E);
     maps.list[0].extents[3] = POOL;
-    void *operands[] = {t.att,         t.qkv,  t.cache,    t.call,
-                        t.segment_row, t.slot, t.position, t.pages};
+    void *operands[] = {t.att, t.qkv, t.cache, t.call, t.segment_row, t.slot, t.position, t.pages};
     test_maps(&maps, operands);
     emu_run(&launch, operands, 8);
     for (int s = 0; s < n; s++)

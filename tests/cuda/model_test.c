@@ -677,8 +677,8 @@ static void check_continuations(const float *params, int n, int count, int first
         shortest = c.n[i] < shortest ? c.n[i] : shortest;
         others += other_tokens(params, &g, &c, i);
     }
-    CHECK(others <= (count > 1 ? all / 6 : 0), "%d of %d tokens are others than the host's",
-          others, all);
+    CHECK(others <= (count > 1 ? all / 6 : 0), "%d of %d tokens are others than the host's", others,
+          all);
     CHECK(!ends || shortest < MOST, "no sequence ended before the others");
     printf("continuations: %d of %d tokens behind %d, %d others\n", count, all, n, others);
     free(prompt);

@@ -244,14 +244,14 @@ HOST_CODE static void forward(struct layer *l)
     void *none = NULL;
     RUN(layer_norm, NORM_LAUNCH(M, D, 0), l->norm1, l->rstd1, l->p[P_X], l->p[P_GAIN1], none);
     RUN_MAPPED(MATMUL, layer_qkv, M, QKV, D, l->qkv, l->norm1, l->p[P_QKV], l->p[P_BIAS], none,
-        none);
+               none);
     RUN(layer_rope, ROPE_LAUNCH(M, QKV, E), l->rot, l->head_rstd, l->qkv, l->p[P_HEAD_GAIN],
         l->rope);
     RUN_MAPPED(ATTENTION, layer_attention, M, T, E, l->att, l->lse, l->rot, l->rot);
     RUN_MAPPED(MATMUL, layer_o, M, D, DQ, l->x1, l->att, l->p[P_O], none, l->p[P_X], none);
     RUN(layer_norm, NORM_LAUNCH(M, D, 0), l->norm2, l->rstd2, l->x1, l->p[P_GAIN2], none);
     RUN_MAPPED(MATMUL, layer_gate_up, M, 2 * F, D, l->gate_up, l->norm2, l->p[P_GATE_UP], none,
-        none, none);
+               none, none);
     RUN(layer_swiglu, SWIGLU_LAUNCH(M, F, 0), l->h, l->gate_up, none);
     RUN_MAPPED(MATMUL, layer_down, M, D, F, l->x2, l->h, l->p[P_DOWN], none, l->x1, none);
 }
@@ -265,7 +265,7 @@ HOST_CODE static void backward(struct layer *l)
     RUN_MAPPED(MATMUL_DW, layer_down_dw, M, D, F, l->grad[P_DOWN], none, l->dx16, l->h, l->scratch);
     RUN_MAPPED(MATMUL_DX, layer_gate_up_dx, M, 2 * F, D, l->dnorm, l->dgate_up, l->p[P_GATE_UP]);
     RUN_MAPPED(MATMUL_DW, layer_gate_up_dw, M, 2 * F, D, l->grad[P_GATE_UP], none, l->dgate_up,
-        l->norm2, l->scratch);
+               l->norm2, l->scratch);
     RUN(layer_norm_backward, NORM_BACKWARD_LAUNCH(M, D, 0), l->dx, l->dx16, l->grad[P_GAIN2],
         l->dnorm, l->x1, l->rstd2, l->p[P_GAIN2], l->scratch);
     RUN(layer_norm_backward_2, NORM_BACKWARD_LAUNCH_2(M, D, 0), l->dx, l->dx16, l->grad[P_GAIN2],
@@ -284,7 +284,7 @@ HOST_CODE static void backward(struct layer *l)
         l->qkv, l->head_rstd, l->p[P_HEAD_GAIN], l->rope, l->scratch);
     RUN_MAPPED(MATMUL_DX, layer_qkv_dx, M, QKV, D, l->dnorm, l->dqkv, l->p[P_QKV]);
     RUN_MAPPED(MATMUL_DW, layer_qkv_dw, M, QKV, D, l->grad[P_QKV], l->grad[P_BIAS], l->dqkv,
-        l->norm1, l->scratch);
+               l->norm1, l->scratch);
     RUN(layer_norm_backward, NORM_BACKWARD_LAUNCH(M, D, 0), l->dx, l->dx16, l->grad[P_GAIN1],
         l->dnorm, l->p[P_X], l->rstd1, l->p[P_GAIN1], l->scratch);
     RUN(layer_norm_backward_2, NORM_BACKWARD_LAUNCH_2(M, D, 0), l->dx, l->dx16, l->grad[P_GAIN1],
