@@ -135,7 +135,7 @@ expect 2 ./p no_such_command
 expect 2 ./p train --no-such-option
 expect 1 ./p eval --weights nowhere --data m.arch
 expect 1 ./p train --data nowhere --steps 1 --out run
-expect 0 ./p bench --json --repeat 2 --blas none
+expect 0 ./p bench --json --repeat 5 --blas none
 check "bench --json: every kernel right and timed, all three phases" json out "
     o['correct'] and all(k['correct'] and k['seconds'] > 0 for k in o['kernels'])
     and {p['phase'] for p in o['phases']} == {'train', 'prefill', 'decode'}
