@@ -4,7 +4,7 @@
  * left, and the rest, each rounded to nearest. Of the nine products of two such sums the six
  * largest are taken; the others are below 2^-25 of |a b|, half a unit in the last place. Numbers
  * below 2^-110 lose their low parts, since the unit reads denormals as zero; what is not finite
- * stays so.
+ * stays so, and what bf16 rounds to infinity (above 3.39e38) becomes NaN.
  *
  * Operands are packed into pieces of 16 rows x 32 k of a, or 32 k x 16 columns of b:
  *
