@@ -41,9 +41,13 @@ static bool fill(struct device_bench *b, enum archrt_slab slab, bool half, doubl
         else
             memcpy(noise + 4 * i, &bits, 4);
     }
-    bool ok = true;
-    for (size_t at = 0; at < bytes && ok; at += block)
-        ok = session_put(&b->s, slab, at, noise, bytes - at < block ? bytes - at : block, b->f);
+    /* The slab's first block comes from here, the others are its copies. */
+    char *slab_at = b->s.slabs[slab];
+    bool ok = !bytes || session_put(&b->s, slab, 0, noise, block, b->f);
+    for (size_t at = block; at < bytes && ok; at += block) {
+        size_t part = bytes - at < block ? bytes - at : block;
+        ok = b->device->api->copy(b->device, slab_at + at, slab_at, part) || refused(b);
+    }
     free(noise);
     return ok;
 }
