@@ -71,6 +71,8 @@ struct build_options {
     bool cuda;                /* the program has a CUDA side too */
     int slots;                /* CUDA: sequences decoded at once */
     int pages;                /* CUDA: pages of the cache that the serving load wants */
+    int prompt, generate;     /* CUDA: tokens of a sequence of that load; 0: none is declared */
+    double throughput;        /* CUDA: predicted generated tokens/s of that load; 0: not known */
 };
 enum { MAX_CUDA_TARGETS = 8, CACHE_PAGE = 64 /* tokens; KV_PAGE of archrt_cuda.h */ };
 /* An NVIDIA architecture: "sm_90", "sm_90a". */

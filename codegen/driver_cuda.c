@@ -1,5 +1,7 @@
 /* driver_cuda.c - what the driver does for CUDA targets: reads --target, plans and emits the second
  * side of the program, compiles it as far as --emit wants. */
+#include <math.h>
+
 #include "driver.h"
 
 #include <stdlib.h>
@@ -40,6 +42,8 @@ static struct build_options cuda_options(const struct build_options *host,
     int load = m->serve.prompt + m->serve.generate;
     if (load <= 0 || load > context)
         load = context;
+    else
+        o.prompt = m->serve.prompt, o.generate = m->serve.generate;
     int slot = (context + CACHE_PAGE - 1) / CACHE_PAGE;
     int64_t all = (int64_t)o.slots * ((load + CACHE_PAGE - 1) / CACHE_PAGE);
     o.pages = all > slot ? (int)all : slot;
@@ -79,6 +83,9 @@ int driver_plan_cuda(struct driver *d, const struct build_options *host, const c
     const char *why = NULL;
     struct build_options o = cuda_options(host, m, arch->context);
     const struct device *device = priced_on(d, m), *trains = named_gpu(d, m->train.device);
+    double throughput = d->resolution.best.metrics[METRIC_THROUGHPUT];
+    if (o.generate && named_gpu(d, m->serve.device) && isfinite(throughput))
+        o.throughput = throughput;
     if (trains || device) /* its memory decides what is kept */
         o.recompute = cost_recompute(trains ? trains : device, &m->train, arch);
     d->cuda_plan = arena_alloc(d->arena, sizeof *d->cuda_plan);

@@ -470,9 +470,11 @@ static void emit_table(const struct plan *p, struct text *t)
                 "    .layers = LAYERS,\n    .batch = BATCH,\n    .sequence = SEQUENCE,\n"
                 "    .chunk = CHUNK,\n    .score_rows = SCORE_ROWS,\n    .slots = SLOTS,\n"
                 "    .segments = SEGMENTS,\n    .slot_pages = PAGES,\n    .pool_pages = %d,\n"
+                "    .prompt = %d,\n    .generate = %d,\n    .serve_predicted = %.6g,\n"
                 "    .page_bytes = PAGE_BYTES,\n    .logits_at = %zu,\n"
                 "    .decode_logits_at = %zu,\n    .batch_logits_at = %zu,\n};\n",
-                p->options.pages, 4 * s[SCHEDULE_PREFILL].buffers[VALUE_LOGITS].offset,
+                p->options.pages, p->options.prompt, p->options.generate, p->options.throughput,
+                4 * s[SCHEDULE_PREFILL].buffers[VALUE_LOGITS].offset,
                 4 * s[SCHEDULE_DECODE].buffers[VALUE_LOGITS].offset,
                 4 * s[SCHEDULE_BATCH].buffers[VALUE_LOGITS].offset);
 }

@@ -164,6 +164,8 @@ struct archrt_cuda {
     int layers, batch, sequence, chunk, score_rows, slots, segments;
     int slot_pages;    /* PAGES: of a slot at most */
     int pool_pages;    /* that the spec's serving load wants, all slots together */
+    int prompt, generate; /* tokens of that load a slot; 0 where the spec has none */
+    double serve_predicted; /* generated tokens/s of that load, 0 where it is not known */
     size_t page_bytes; /* of one page of one layer */
     size_t logits_at;  /* bytes into SLAB_WORK: logits of prefill, decode and batch */
     size_t decode_logits_at, batch_logits_at;

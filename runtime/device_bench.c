@@ -18,7 +18,7 @@ struct device_bench {
     int rounds;
     double copy; /* bytes/s, read and written */
     char products[48];
-    json_t *kernels, *phases;
+    json_t *kernels, *phases, *load;
     struct failure *f;
 };
 
@@ -217,21 +217,22 @@ static double predicted(const struct device_bench *b, enum archrt_phase_id id, i
     return phase->predicted + (past - b->cuda->priced_past) * phase->predicted_a_token;
 }
 
+/* A row of the table; *seconds: of one call. */
 static bool bench_phase(struct device_bench *b, const char *name, struct one_phase o, int past,
-                        double tokens, int calls)
+                        double tokens, int calls, double *seconds)
 {
-    double seconds, flops, bytes;
-    if (!time_calls(b, call_phase, &o, calls, &seconds))
+    double flops, bytes;
+    if (!time_calls(b, call_phase, &o, calls, seconds))
         return false;
     price(b, &o, &flops, &bytes);
     json_t *row = json_pack("{sssisfsososososo}", "phase", name, "past", past, "tokens", tokens,
-                            "seconds", number_or_null(seconds), "predicted_seconds",
+                            "seconds", number_or_null(*seconds), "predicted_seconds",
                             number_or_null(predicted(b, o.id, past)), "tokens_per_second",
-                            number_or_null(tokens / seconds), "flops_per_second",
-                            number_or_null(flops / seconds), "of_copy_bandwidth",
-                            number_or_null(bytes / seconds / b->copy));
+                            number_or_null(tokens / *seconds), "flops_per_second",
+                            number_or_null(flops / *seconds), "of_copy_bandwidth",
+                            number_or_null(bytes / *seconds / b->copy));
     json_array_append_new(b->phases, row);
-    return !uses_library(b, o.id) || time_own(b, call_phase, &o, calls, seconds, row);
+    return !uses_library(b, o.id) || time_own(b, call_phase, &o, calls, *seconds, row);
 }
 
 /* Every slot stands behind `past` tokens, in front of each round. */
@@ -245,53 +246,101 @@ static bool at_past(struct device_bench *b, int rows, int past)
            session_put(&b->s, SLAB_CALL, 0, &call, sizeof call, b->f);
 }
 
-static bool bench_decode(struct device_bench *b)
+/* One token of each of `rows` slots at the beginning, in the middle and at the end of first..last:
+ * *mean seconds over all of those places, by Simpson's rule. */
+static bool bench_steps(struct device_bench *b, const char *name, enum archrt_phase_id id, int rows,
+                        int first, int last, double *mean)
 {
-    int context = the_model->arch.context, slots = b->cuda->slots;
-    int pool = b->s.pool_pages / slots * KV_PAGE; /* tokens that each of all slots has room for */
-    int calls = b->rounds > 4 ? 8 : 1;
-    const int pasts[] = {1, context / 2, context - (b->rounds + 2) * calls};
-    for (int i = 0; i < 3; i++) {
-        int past = pasts[i] > 0 ? pasts[i] : 0;
-        if (!at_past(b, 1, past) ||
-            !bench_phase(b, "decode", (struct one_phase){ARCHRT_PHASE_DECODE, 0}, past, 1, calls))
+    int calls = b->rounds > 4 ? 8 : 1, end = last - (b->rounds + 2) * calls;
+    const int pasts[] = {first, first + (last - first) / 2, end > first ? end : first};
+    double seconds[3];
+    for (int i = 0; i < 3; i++)
+        if (!at_past(b, rows, pasts[i]) ||
+            !bench_phase(b, name, (struct one_phase){id, 0}, pasts[i], rows, calls, &seconds[i]))
             return false;
-    }
-    if (!at_past(b, 1, context / 2) || !bench_kernels(b, ARCHRT_PHASE_DECODE))
-        return false;
-    int past = pool < context ? pool / 2 : context / 2;
-    if (!b->cuda->phases[ARCHRT_PHASE_BATCH].n)
-        return true;
-    return at_past(b, slots, past) &&
-           bench_phase(b, "batch", (struct one_phase){ARCHRT_PHASE_BATCH, 0}, past, slots, calls) &&
-           at_past(b, slots, past) && bench_kernels(b, ARCHRT_PHASE_BATCH);
+    *mean = (seconds[0] + 4 * seconds[1] + seconds[2]) / 6;
+    return at_past(b, rows, pasts[1]); /* for the kernels alone */
 }
 
-static bool bench_prefill(struct device_bench *b)
+static bool bench_batch(struct device_bench *b, int first, int last, double *mean)
+{
+    return bench_steps(b, "batch", ARCHRT_PHASE_BATCH, b->cuda->slots, first, last, mean) &&
+           bench_kernels(b, ARCHRT_PHASE_BATCH);
+}
+
+/* `n` tokens of a prompt behind `past` others. */
+static bool at_prompt(struct device_bench *b, int past, int n)
 {
     int context = the_model->arch.context;
-    int n = b->cuda->chunk < context ? b->cuda->chunk : context;
     struct cuda_call call = {.rows = n, .head_rows = 1, .segments = 1};
     int first[2] = {0, n}, head = n - 1;
     return fill_ints(b, SLAB_TOKEN, 1, 7, the_model->arch.vocab) &&
-           fill_ints(b, SLAB_SLOT, 0, 0, 1) && fill_ints(b, SLAB_POSITION, 0, 1, context) &&
+           fill_ints(b, SLAB_SLOT, 0, 0, 1) && fill_ints(b, SLAB_POSITION, past, 1, context) &&
            session_put(&b->s, SLAB_SEGMENT_ROW, 0, first, sizeof first, b->f) &&
            session_put(&b->s, SLAB_HEAD_ROW, 0, &head, sizeof head, b->f) &&
-           session_put(&b->s, SLAB_CALL, 0, &call, sizeof call, b->f) &&
-           bench_phase(b, "prefill", (struct one_phase){ARCHRT_PHASE_PREFILL, 2}, 0, n, 1) &&
-           bench_kernels(b, ARCHRT_PHASE_PREFILL);
+           session_put(&b->s, SLAB_CALL, 0, &call, sizeof call, b->f);
+}
+
+/* A prompt of so many tokens, chunk by chunk; *seconds of all of it. */
+static bool bench_prompt(struct device_bench *b, int tokens, double *seconds)
+{
+    enum { NO_LOGITS = 0, LOGITS = 2 };
+    *seconds = 0;
+    for (int past = 0, n; past < tokens; past += n) {
+        double part;
+        n = tokens - past < b->cuda->chunk ? tokens - past : b->cuda->chunk;
+        struct one_phase o = {ARCHRT_PHASE_PREFILL, past + n < tokens ? NO_LOGITS : LOGITS};
+        if (!at_prompt(b, past, n) || !bench_phase(b, "prefill", o, past, n, 1, &part))
+            return false;
+        *seconds += part;
+    }
+    return bench_kernels(b, ARCHRT_PHASE_PREFILL);
+}
+
+/* The serving load that the spec declares, from its parts: the prompts one after the other, then
+ * every slot's tokens together. */
+static bool bench_load(struct device_bench *b)
+{
+    const struct archrt_cuda *c = b->cuda;
+    int end = c->prompt + c->generate;
+    double prompt, step;
+    bool one = c->slots == 1;
+    if (!bench_prompt(b, c->prompt, &prompt) ||
+        !(one ? bench_steps(b, "decode", ARCHRT_PHASE_DECODE, 1, c->prompt, end, &step)
+              : bench_batch(b, c->prompt, end, &step)))
+        return false;
+    double prompts = prompt * c->slots, steps = step * (c->generate - 1);
+    double rate = (double)c->slots * c->generate / (prompts + steps);
+    b->load = json_pack("{sisisisfsfsfso}", "sequences", c->slots, "prompt", c->prompt, "generate",
+                        c->generate, "prompt_seconds", prompts, "generate_seconds", steps,
+                        "tokens_per_second", rate, "predicted_tokens_per_second",
+                        number_or_null(c->serve_predicted));
+    return true;
+}
+
+/* Where the spec declares no load: one chunk of a prompt, and what the cache has room for. */
+static bool bench_no_load(struct device_bench *b)
+{
+    const struct archrt_cuda *c = b->cuda;
+    int context = the_model->arch.context, each = c->pool_pages / c->slots * KV_PAGE;
+    double seconds;
+    return bench_prompt(b, c->chunk < context ? c->chunk : context, &seconds) &&
+           (c->slots == 1 || bench_batch(b, 1, each < context ? each : context, &seconds));
 }
 
 static bool bench_inference(struct device_bench *b)
 {
     const struct archrt_cuda *c = b->cuda;
+    double mean;
     if (!session_open(&b->s, b->device, c, false, c->pool_pages, b->f))
         return false;
     const char *library = products_name(&b->s);
     snprintf(b->products, sizeof b->products, "%s", library ? library : "own kernels");
     bool ok = fill(b, SLAB_WEIGHTS, true, 0.05) && fill(b, SLAB_VECTORS, false, 1) &&
               fill(b, SLAB_ROPE, false, 1) && fill(b, SLAB_CACHE, true, 1) && fill_pages(b) &&
-              bench_decode(b) && bench_prefill(b);
+              bench_steps(b, "decode", ARCHRT_PHASE_DECODE, 1, 1, the_model->arch.context, &mean) &&
+              bench_kernels(b, ARCHRT_PHASE_DECODE) &&
+              (c->generate ? bench_load(b) : bench_no_load(b));
     session_close(&b->s);
     return ok;
 }
@@ -307,17 +356,18 @@ static bool bench_training(struct device_bench *b)
                               .correction1 = 0.1f,
                               .correction2 = 0.05f,
                               .clip = 1};
-    double tokens = (double)c->batch * c->sequence;
+    double tokens = (double)c->batch * c->sequence, seconds;
     if (!session_open(&b->s, b->device, c, true, 0, b->f))
         return false;
-    bool ok = fill(b, SLAB_PARAMS, false, 0.05) && fill(b, SLAB_WEIGHTS, true, 0.05) &&
-              fill(b, SLAB_ROPE, false, 1) &&
-              fill_ints(b, SLAB_TOKEN, 1, 7, the_model->arch.vocab) &&
-              fill_ints(b, SLAB_TARGET, 3, 11, the_model->arch.vocab) &&
-              session_put(&b->s, SLAB_STEP, 0, &step, sizeof step, b->f) &&
-              bench_phase(b, "train", (struct one_phase){ARCHRT_PHASE_TRAIN, 0}, 0, tokens, 1) &&
-              bench_phase(b, "update", (struct one_phase){ARCHRT_PHASE_UPDATE, 0}, 0, 0, 1) &&
-              bench_kernels(b, ARCHRT_PHASE_TRAIN) && bench_kernels(b, ARCHRT_PHASE_UPDATE);
+    bool ok =
+        fill(b, SLAB_PARAMS, false, 0.05) && fill(b, SLAB_WEIGHTS, true, 0.05) &&
+        fill(b, SLAB_ROPE, false, 1) && fill_ints(b, SLAB_TOKEN, 1, 7, the_model->arch.vocab) &&
+        fill_ints(b, SLAB_TARGET, 3, 11, the_model->arch.vocab) &&
+        session_put(&b->s, SLAB_STEP, 0, &step, sizeof step, b->f) &&
+        bench_phase(b, "train", (struct one_phase){ARCHRT_PHASE_TRAIN, 0}, 0, tokens, 1,
+                    &seconds) &&
+        bench_phase(b, "update", (struct one_phase){ARCHRT_PHASE_UPDATE, 0}, 0, 0, 1, &seconds) &&
+        bench_kernels(b, ARCHRT_PHASE_TRAIN) && bench_kernels(b, ARCHRT_PHASE_UPDATE);
     session_close(&b->s);
     return ok;
 }
@@ -376,6 +426,7 @@ bool device_bench(struct device *device, int rounds, json_t **out, struct failur
     json_object_set_new(*out, "products", json_string(b.products));
     json_object_set_new(*out, "copy_bytes_per_second", json_real(b.copy));
     json_object_set_new(*out, "phases", b.phases);
+    json_object_set_new(*out, "load", b.load ? b.load : json_null());
     json_object_set_new(*out, "kernels", b.kernels);
     return ok;
 }
@@ -391,6 +442,17 @@ static void end_row(json_t *row)
     if (json_object_get(row, "own_seconds"))
         printf(" %12.2f %8.2f", real_of(row, "own_seconds") * 1e6, real_of(row, "library_speedup"));
     putchar('\n');
+}
+
+static void print_load(json_t *load)
+{
+    if (!json_is_object(load))
+        return;
+    printf("\nserving %.0f sequences, %.0f tokens in, %.0f out: prompts %.3f s, generation %.3f s, "
+           "%.0f tokens/s (predicted %.0f)\n",
+           real_of(load, "sequences"), real_of(load, "prompt"), real_of(load, "generate"),
+           real_of(load, "prompt_seconds"), real_of(load, "generate_seconds"),
+           real_of(load, "tokens_per_second"), real_of(load, "predicted_tokens_per_second"));
 }
 
 static void print_table(json_t *out)
@@ -414,6 +476,7 @@ static void print_table(json_t *out)
                real_of(row, "of_copy_bandwidth") * 100);
         end_row(row);
     }
+    print_load(json_object_get(out, "load"));
     printf("\n%-34s %6s %12s %12s %10s %8s %12s %8s\n", "kernel, alone", "calls", "us", "predicted",
            "TFLOP/s", "% copy", "own, us", "speed-up");
     json_array_foreach(json_object_get(out, "kernels"), i, row)

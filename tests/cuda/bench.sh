@@ -36,5 +36,5 @@ for k in kernels.values():
 phases = [(p["what"], p["past"]) for p in out["phases"]]
 assert {"train", "update", "prefill", "decode", "batch"} == {what for what, _ in phases}, phases
 timed = [p for p in out["phases"] if p["specialised_seconds"]]
-assert len(timed) == 7 and all(p["predicted_seconds"] > 0 for p in timed), timed
+assert len(timed) == 9 and all(p["predicted_seconds"] > 0 for p in timed), timed
 PYTHON

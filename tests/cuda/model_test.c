@@ -734,10 +734,16 @@ static void check_bench(struct device *device)
     json_t *kernels = json_object_get(out, "kernels"), *phases = json_object_get(out, "phases");
     CHECK(json_array_size(kernels) == steps, "%zu kernels timed, of %zu", json_array_size(kernels),
           steps);
-    CHECK(json_array_size(phases) == 7, "%zu phases timed", json_array_size(phases));
+    CHECK(json_array_size(phases) == 9, "%zu phases timed", json_array_size(phases));
     for (size_t i = 0; i < json_array_size(phases); i++)
         CHECK(json_is_real(json_object_get(json_array_get(phases, i), "seconds")),
               "phase %zu took no time", i);
+    double prompts, generation, rate;
+    CHECK(json_unpack(json_object_get(out, "load"), "{sfsfsf}", "prompt_seconds", &prompts,
+                      "generate_seconds", &generation, "tokens_per_second", &rate) == 0,
+          "no serving load");
+    int tokens = host->cuda->slots * host->cuda->generate;
+    CHECK(fabs(rate * (prompts + generation) / tokens - 1) < 1e-9, "%g tokens/s", rate);
     size_t compared = 0;
     for (size_t i = 0; i < json_array_size(kernels); i++)
         compared += json_is_real(json_object_get(json_array_get(kernels, i), "library_speedup"));
