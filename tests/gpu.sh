@@ -1,36 +1,66 @@
 #!/bin/sh
-# gpu.sh [PACK.tar.gz]: everything that only a GPU can show, in one command.
+# gpu.sh: everything that only a GPU can show, in one command.
 #
-#   sh tests/gpu.sh                    build archc here (cmake, flex, bison), then all of it
-#   sh tests/gpu.sh --pack FILE.tar    put archc (libc only), the examples and this into one file,
-#                                      for a machine with nvcc and PyTorch and nothing else:
-#                                      tar xf FILE.tar && sh gpu/gpu.sh
+#   sh tests/gpu.sh                    build archc and the programs here, then all of it
+#   sh tests/gpu.sh --pack FILE.tar    compile the programs for sm_90a (SM=80: another) and put them
+#                                      into one file, for a machine that has Python with PyTorch, or
+#                                      nothing at all: tar xf FILE.tar && sh gpu/gpu.sh
 #
-# Verifies every phase against the plain reference, with our own products and with cuBLASLt's, runs
-# compute-sanitizer on small shapes, then
-# times kernels and phases, specialised and generic, beside cuBLAS and PyTorch in the same run.
-# Writes one file, results/DATE-CARD.json. Options by environment: ARCHC (the compiler), MODELS
-# (which examples), OUT (where the result goes). Exit status: 0 all verified, 1 something is wrong.
+# Verifies every phase of small models, of the heads, widths and vocabulary of those that are timed,
+# against the plain reference, with our own products and with cuBLASLt's; trains, kills, resumes and
+# generates; then times kernels and phases of the large ones, specialised and generic, beside cuBLAS
+# and PyTorch in the same run, and odd shapes beside their even siblings; runs compute-sanitizer last.
+# Writes one file, results/DATE-CARD.json, as soon as there is something to write.
+#
+# By environment: PARTS (verify program bench torch generic odd sanitize: which of them, in this
+# order), MODELS, OUT (where the result goes), FULL=1 (verify the large models too: minutes each).
+# Exit status: 0 all verified, 1 something is wrong.
 set -e
 here=$(cd "$(dirname "$0")" && pwd)
+large=${MODELS:-llama_3_2_1b surefire_1b panda_1b qwen3_0_6b}
+odd='group_8 group_9 group_7 head_64 head_80 head_128'
+parts=" ${PARTS:-verify program bench torch generic odd sanitize} "
 
+# compile DIR SM: all programs into DIR/programs, and what the compiler resolved.
+compile()
+{
+    mkdir -p "$1/programs"
+    set -- "$1/programs" --target "$2" --threads "${THREADS:-16}" --march "${MARCH:-x86-64-v3}"
+    command -v clang-19 >/dev/null || set -- "$@" --device-cc nvcc
+    command -v clang >/dev/null || set -- "$@" --cc gcc
+    to=$1
+    shift
+    for model in model_a model_b; do
+        "$archc" "$root/tests/cuda/$model.arch" "$@" -o "$to/small_$model"
+    done
+    for model in $large $(sed -n 's/^model \(small_[a-z0-9_]*\).*/\1/p' "$root/tests/bench/gpu.arch"); do
+        "$archc" "$root/tests/bench/gpu.arch" -m "$model" "$@" -o "$to/$model" 2>/dev/null
+        "$archc" resolve "$root/tests/bench/gpu.arch" -m "$model" --json >"$to/$model.arch.json" 2>/dev/null
+    done
+    for model in $large; do
+        "$archc" "$root/tests/bench/gpu.arch" -m "$model" "$@" --generic -o "$to/$model.generic" 2>/dev/null
+    done
+    for model in $odd; do
+        for name in "$model" "small_$model"; do
+            "$archc" "$root/tests/bench/odd_shapes.arch" -m "$name" "$@" -o "$to/$name" 2>/dev/null
+        done
+        "$archc" resolve "$root/tests/bench/odd_shapes.arch" -m "$model" --json >"$to/$model.predicted" 2>/dev/null
+    done
+}
+
+root=$(dirname "$here")
+archc=${ARCHC:-$root/build/archc}
 if [ "$1" = --pack ]; then
     [ -n "$2" ] || { echo "gpu.sh: --pack wants a file"; exit 2; }
-    root=$(dirname "$here")
-    archc=${ARCHC:-$root/build/archc}
     [ -x "$archc" ] || { echo "gpu.sh: no $archc: build it, or say where with ARCHC=PATH"; exit 2; }
     stage=$(mktemp -d)
     trap 'rm -rf "$stage"' EXIT
     mkdir "$stage/gpu"
-    cp "$archc" "$stage/gpu/archc"
-    cp "$here/gpu.sh" "$here/bench/gpu_torch.py" "$here/bench/gpu_merge.py" "$here"/bench/odd_shapes.* \
-        "$stage/gpu/"
-    cp -r "$root/examples" "$stage/gpu/examples"
-    cp "$here/cuda/program.sh" "$stage/gpu/"
-    cp "$here/cuda/model_a.arch" "$here/cuda/model_b.arch" "$stage/gpu/examples/"
+    compile "$stage/gpu" "sm_${SM:-90a}"
+    cp "$here/gpu.sh" "$here/bench/gpu_torch.py" "$here/bench/gpu_merge.py" \
+        "$here/bench/odd_shapes.py" "$here/cuda/program.sh" "$stage/gpu/"
     (cd "$root" && git rev-parse --short HEAD 2>/dev/null || echo unknown) >"$stage/gpu/commit"
     tar -cf "$2" -C "$stage" gpu
-    ldd "$archc" 2>/dev/null | grep -v 'linux-vdso\|libc\.\|libm\.\|ld-linux' || true
     exit 0
 fi
 
@@ -38,78 +68,94 @@ card=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -1 |
 sm=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .)
 [ -n "$sm" ] || { echo "gpu.sh: nvidia-smi finds no GPU here"; exit 1; }
 
-if [ -x "$here/archc" ]; then # unpacked
-    archc=${ARCHC:-$here/archc} examples=$here/examples tools=$here out=${OUT:-$here/results}
-    commit=$(cat "$here/commit") program_test=$here/program.sh
-else
-    root=$(dirname "$here")
-    program_test=$here/cuda/program.sh
-    examples=$root/examples tools=$here/bench out=${OUT:-$here/bench/results}
-    archc=${ARCHC:-$root/build/archc}
-    [ -x "$archc" ] || { cmake -S "$root" -B "$root/build" && cmake --build "$root/build" --target archc -j "$(nproc)"; }
-    commit=$(git -C "$root" rev-parse --short HEAD 2>/dev/null || echo unknown)
-fi
-
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+if [ -d "$here/programs" ]; then # unpacked
+    programs=$here/programs tools=$here out=${OUT:-$here/results} program_test=$here/program.sh
+    commit=$(cat "$here/commit")
+else
+    [ -x "$archc" ] || { cmake -S "$root" -B "$root/build" && cmake --build "$root/build" --target archc -j "$(nproc)"; }
+    THREADS=$(nproc) MARCH=native
+    compile "$work" "sm_$sm"
+    programs=$work/programs tools=$here/bench out=${OUT:-$here/bench/results}
+    program_test=$here/cuda/program.sh
+    commit=$(git -C "$root" rev-parse --short HEAD 2>/dev/null || echo unknown)
+fi
 mkdir -p "$out"
-set -- --target "sm_$sm"
-command -v clang-19 >/dev/null || set -- "$@" --device-cc nvcc
-command -v clang >/dev/null || set -- "$@" --cc gcc
+result=$out/$(date -u +%Y%m%d-%H%M)-$card.json
+start=$(date +%s)
+wants() { case "$parts" in *" $1 "*) echo "[$(($(date +%s) - start)) s] $1" ;; *) return 1 ;; esac }
+merge() { python3 "$tools/gpu_merge.py" "$work" "$result" "$commit" "$@"; }
 echo "card $card (sm_$sm), commit $commit"
 status=0
 
-# verify PROGRAM: with our own products, and with the library's where there is one.
+# Right before fast. verify NAME: with our own products, and with the library's where there is one;
+# a line of result each in $work/verified.
 verify()
 {
-    program=$1 choices=own bad=0
-    if "$program" info | grep -q 'products: .*libcublasLt.so'; then choices='own library'
-    else echo "$(basename "$program"): no cuBLASLt here: own products only"; fi
+    choices=own
+    "$programs/$1" info | grep -q 'products: .*libcublasLt.so' && choices='own library'
     for products in $choices; do
-        log=$program.verify.$products
-        "$program" verify --device cuda --products $products >"$log" || { cat "$log"; bad=1; }
-        echo "$(tail -1 "$log") (products: $products)"
+        log=$work/$1.$products.verify
+        "$programs/$1" verify --device cuda --products "$products" >"$log" 2>&1 || cp "$log" "$work/$1.$products.wrong"
+        echo "$1, products $products: $(tail -1 "$log")" >>"$work/verified"
     done
-    return $bad
 }
+if wants verify; then
+    for path in "$programs"/small_*; do
+        case $path in *.json) ;; *) verify "$(basename "$path")" & ;; esac
+    done
+    wait
+    [ -z "$FULL" ] || for model in $large; do verify "$model"; done
+    sort "$work/verified"
+    if ls "$work"/*.wrong >/dev/null 2>&1; then
+        cat "$work"/*.wrong
+        echo "gpu.sh: not verified: no speed is measured"
+        exit 1
+    fi
+fi
+if wants program; then
+    sh "$program_test" "$programs/small_model_a" 4000 || { echo "gpu.sh: resuming or texts: see above"; exit 1; }
+fi
 
-# 1. Right before fast: small models of every kind with reference gradients, under the sanitizer too.
-a=$examples/model_a.arch b=$examples/model_b.arch
-[ -f "$a" ] || { a=$here/cuda/model_a.arch b=$here/cuda/model_b.arch; }
-for file in "$a" "$b"; do
-    name=$(basename "$file" .arch)
-    "$archc" "$file" "$@" -o "$work/$name"
-    verify "$work/$name" || status=1
-    if command -v compute-sanitizer >/dev/null; then
+# measure NAME FILE [OPTION..]: one program's own table.
+measure()
+{
+    name=$1 file=$2
+    shift 2
+    if "$programs/$name" bench --device cuda --json "$@" >"$file.part"; then mv "$file.part" "$file"
+    else echo "gpu.sh: bench of $name failed" && status=1; fi
+}
+if wants bench; then
+    for model in $large; do
+        measure "$model" "$work/$model.special.json"
+        cp "$programs/$model.arch.json" "$work/"
+    done
+    merge --quiet
+fi
+if wants torch && python3 -c 'import torch' 2>/dev/null; then
+    python3 "$tools/gpu_torch.py" "$work" || status=1
+fi
+if wants generic; then
+    for model in $large; do measure "$model.generic" "$work/$model.generic.json" --products own; done
+fi
+if wants odd; then
+    mkdir "$work/odd"
+    for model in $odd; do
+        cp "$programs/$model.predicted" "$work/odd/"
+        measure "$model" "$work/odd/$model.measured"
+    done
+    python3 "$tools/odd_shapes.py" "$work/odd" "$work/odd_shapes.json"
+fi
+if wants bench; then merge || status=1; fi
+if wants sanitize && command -v compute-sanitizer >/dev/null; then
+    for name in small_model_a small_model_b; do
         for tool in memcheck racecheck synccheck initcheck; do
-            compute-sanitizer --tool $tool --error-exitcode 9 "$work/$name" generate --random \
+            compute-sanitizer --tool $tool --error-exitcode 9 "$programs/$name" generate --random \
                 --tokens 3 --count 4 --device cuda >"$work/$name.$tool" 2>&1 ||
                 { echo "compute-sanitizer $tool: $name"; tail -20 "$work/$name.$tool"; status=1; }
         done
-    fi
-done
-sh "$program_test" "$work/model_a" 4000 || { echo "gpu.sh: resuming or texts: see above"; status=1; }
-[ $status = 0 ] || { echo "gpu.sh: not verified: no speed is measured"; exit 1; }
-
-# 2. The models that matter: verified, then timed, specialised and generic.
-for model in ${MODELS:-llama_3_2_1b surefire_1b panda_1b qwen3_0_6b}; do
-    file=$examples/$model.arch
-    "$archc" "$file" "$@" -o "$work/$model"
-    verify "$work/$model" || { status=1; continue; }
-    "$work/$model" bench --device cuda --json >"$work/$model.special.json" || status=1
-    if "$archc" "$file" "$@" --generic -o "$work/$model.generic"; then
-        "$work/$model.generic" bench --device cuda --products own --json >"$work/$model.generic.json" || status=1
-    fi
-    "$archc" resolve "$file" --json >"$work/$model.arch.json"
-    rm -f "$work/$model" "$work/$model.generic"
-done
-
-# 3. What odd groups and head sizes cost beside siblings of equal bytes.
-sh "$tools/odd_shapes.sh" "$archc" "$work/odd_shapes.json" "$@" || status=1
-
-# 4. The opponents on the same shapes, and the card's matrix peak.
-python3 "$tools/gpu_torch.py" "$work" || status=1
-result=$out/$(date -u +%Y%m%d-%H%M)-$card.json
-python3 "$tools/gpu_merge.py" "$work" "$result" "$commit" || status=1
-echo "result: $result"
+    done
+fi
+[ ! -f "$result" ] || echo "result: $result"
 exit $status

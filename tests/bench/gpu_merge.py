@@ -1,5 +1,6 @@
-"""gpu_merge.py DIR RESULT COMMIT: one result file of what gpu.sh left in DIR, and the table on the
-terminal: each kernel specialised, generic and by the vendor, as fractions of this card's limits."""
+"""gpu_merge.py DIR RESULT COMMIT [--quiet]: one result file of what gpu.sh left in DIR so far, and the
+table on the terminal: each kernel specialised, generic and by the vendor, as fractions of this card's
+limits."""
 import datetime
 import glob
 import json
@@ -27,6 +28,10 @@ def show(model, entry):
         print(f"  {row['phase']:8} behind {row['past']:6}: {row['seconds'] * 1e6:10.1f} us"
               f"  {row['tokens_per_second'] or 0:10.0f} tokens/s"
               f"  {100 * (row['of_copy_bandwidth'] or 0):5.1f} % of copying")
+    load = special.get("load")
+    if load:
+        print(f"  {load['sequences']} sequences, {load['prompt']} in, {load['generate']} out: "
+              f"{load['tokens_per_second']:.0f} tokens/s, predicted {load['predicted_tokens_per_second'] or 0:.0f}")
     print(f"  {'kernel':34} {'us':>9} {'generic':>9} {'vendor':>9} {'own':>9}   (products by "
           f"{special.get('products', 'own kernels')})")
     for row in special["kernels"]:
@@ -35,6 +40,15 @@ def show(model, entry):
                  (row.get("own_seconds"), row["seconds"])]
         cells = "".join(f" {x / y:8.2f}x" if x else f" {'-':>9}" for x, y in other)
         print(f"  {row['name']:34} {row['seconds'] * 1e6:9.2f}{cells}")
+
+
+def verified(directory):
+    """What each program said at the end of its verification; none: nothing was verified."""
+    path = directory + "/verified"
+    if not os.path.exists(path):
+        return []
+    with open(path) as f:
+        return sorted(f.read().splitlines())
 
 
 def main():
@@ -48,12 +62,13 @@ def main():
         models[model] = {"specialised": special, "generic": read(f"{directory}/{model}.generic.json"),
                          "opponents": read(f"{directory}/{model}.torch.json"),
                          "resolved": read(f"{directory}/{model}.arch.json")}
-        show(model, models[model])
+        if "--quiet" not in sys.argv:
+            show(model, models[model])
     if not models:
         sys.exit("nothing was measured")
     first = next(iter(models.values()))["specialised"]
     whole = {"date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%MZ"),
-             "card": first["device"], "driver": first["driver"], "commit": commit, "verified": True,
+             "card": first["device"], "driver": first["driver"], "commit": commit, "verified": verified(directory),
              "models": models, "odd_shapes": read(f"{directory}/odd_shapes.json")}
     with open(result + ".part", "w") as f:
         json.dump(whole, f, indent=1)

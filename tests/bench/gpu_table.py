@@ -1,7 +1,8 @@
 """gpu_table.py ARCHC README [--write]: the README's table of GPU figures, between its two markers:
-what the cost model predicts of the examples (`archc --emit=plan`) beside what the newest result file
-of each card in results/ measured (tests/gpu.sh writes them), or "not yet measured". With --write the
-README gets it; without, exit status 1 and the difference where the README says something else."""
+what the cost model predicts of the models of gpu.arch (`archc --emit=plan`, `archc resolve`) beside
+what the newest result file of each card in results/ measured (tests/gpu.sh writes them), or "not yet
+measured". With --write the README gets it; without, exit status 1 and the difference where the README
+says something else."""
 import difflib
 import glob
 import json
@@ -12,22 +13,27 @@ import sys
 
 BEGIN, END = "<!-- gpu_table.py: begin -->", "<!-- gpu_table.py: end -->"
 HERE = os.path.dirname(os.path.abspath(__file__))
-EXAMPLES = os.path.join(HERE, "..", "..", "examples")
+SPEC = os.path.join(HERE, "gpu.arch")
 MODELS = ["llama_3_2_1b", "surefire_1b", "panda_1b", "qwen3_0_6b"]
 MISSING = "not yet measured"
+LOAD = (64, 4096, 1024)  # sequences, tokens in, tokens out: gpu.arch
+BF16_PEAK = {"NVIDIA H200": 989.4e12, "NVIDIA H100 80GB HBM3": 989.4e12}  # dense, data sheets
+
+
+def run(archc, *words):
+    return subprocess.run([archc, *words], check=True, capture_output=True, text=True).stdout
 
 
 def predicted(archc, model):
-    """Of the CUDA plan on an H200: seconds of each phase (at least, expected), tokens of a prefill
-    call, tokens/s and MFU of training."""
-    plan = subprocess.run([archc, f"{EXAMPLES}/{model}.arch", "--emit=plan", "--target", "sm_90"],
-                          check=True, capture_output=True, text=True).stdout
-    chunk = int(re.findall(r"^  CHUNK +(\d+)$", plan, re.M)[-1])
+    """Cells of the row of predictions for an H200."""
+    plan = run(archc, SPEC, "-m", model, "--emit=plan", "--target", "sm_90")
     plan = plan[plan.index("expected on h200"):]
-    phases = {name: (float(low) * 1e-6, float(high) * 1e-6) for name, low, high in
-              re.findall(r"^  (\w+) +at least ([0-9.]+) us, expected ([0-9.]+) us", plan, re.M)}
+    low, high = re.search(r"^  decode +at least ([0-9.]+) us, expected ([0-9.]+) us", plan, re.M).groups()
     rate, mfu = re.search(r"training (\d+) tokens/s, ([0-9.]+) %", plan).groups()
-    return phases, chunk, float(rate), float(mfu)
+    metrics = json.loads(run(archc, "resolve", SPEC, "-m", model, "--json"))["metrics"]
+    prompts = LOAD[0] * LOAD[1] / metrics["ttft"]
+    return [f"{float(high):.0f} (at least {float(low):.0f})", f"{metrics['throughput']:,.0f}",
+            f"{prompts:,.0f}", f"{int(rate):,} (MFU {float(mfu):.0f} %)"]
 
 
 def newest(directory):
@@ -47,29 +53,35 @@ def phase(entry, name):
     return rows[len(rows) // 2] if rows else None
 
 
-def measured(entry):
+def measured(card, entry):
     decode, prefill, train, update = (phase(entry, name)
                                       for name in ("decode", "prefill", "train", "update"))
+    load = entry["specialised"].get("load")
+    prompts = (load["sequences"] * load["prompt"] / load["prompt_seconds"] if load
+               else prefill["tokens_per_second"])
     step = train["seconds"] + update["seconds"]
-    return [f"{decode['seconds'] * 1e6:.0f} ({100 * decode['of_copy_bandwidth']:.0f} %)",
-            f"{prefill['tokens_per_second']:,.0f}", f"{train['tokens'] / step:,.0f}"]
+    training = f"{train['tokens'] / step:,.0f}"
+    if card in BF16_PEAK:
+        mfu = train["flops_per_second"] * train["seconds"] / step / BF16_PEAK[card]
+        training += f" (MFU {100 * mfu:.0f} %)"
+    return [f"{decode['seconds'] * 1e6:.0f} ({100 * decode['of_copy_bandwidth']:.0f} % of copying)",
+            f"{load['tokens_per_second']:,.0f}" if load else MISSING, f"{prompts:,.0f}", training]
 
 
 def rows(archc, results):
     for model in MODELS:
-        phases, chunk, rate, mfu = predicted(archc, model)
-        low, high = phases["decode"]
-        yield [model, "H200, predicted", f"{high * 1e6:.0f} (at least {low * 1e6:.0f})",
-               f"{chunk / phases['prefill'][1]:,.0f}", f"{rate:,.0f} (MFU {mfu:.0f} %)"]
+        yield [model, "H200, predicted", *predicted(archc, model)]
         for card, result in sorted(results.items()):
             if result["verified"] and model in result["models"]:
-                yield [model, f"{card}, {result['date'][:10]}", *measured(result["models"][model])]
+                yield [model, f"{card}, {result['date'][:10]}",
+                       *measured(card, result["models"][model])]
         if not any(model in r["models"] for r in results.values()):
-            yield [model, "measured", MISSING, MISSING, MISSING]
+            yield [model, "measured"] + 4 * [MISSING]
 
 
 def table(archc, directory):
-    head = ["model", "card", "decode step, us", "prompt, tokens/s", "training, tokens/s"]
+    head = ["model", "card", "decode step, us", "serving, tokens/s", "prompts, tokens/s",
+            "training, tokens/s"]
     lines = [head, ["---"] * len(head), *rows(archc, newest(directory))]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 

@@ -29,17 +29,20 @@ for row in json.load(open(work + "/odd.json")):
 def result(card, date, us):
     at = [{"phase": "decode", "seconds": us * f * 1e-6, "of_copy_bandwidth": 0.8} for f in (1, 2, 3)]
     rest = [{"phase": "prefill", "seconds": 1, "tokens_per_second": 250000.0},
-            {"phase": "train", "seconds": 0.3, "tokens": 4096.0}, {"phase": "update", "seconds": 0.1}]
+            {"phase": "train", "seconds": 0.3, "tokens": 4096.0, "flops_per_second": 3.2978e14}, {"phase": "update", "seconds": 0.1}]
+    load = {"sequences": 64, "prompt": 4096, "prompt_seconds": 1, "tokens_per_second": 12345.6}
     whole = {"card": card, "date": date, "verified": True,
-             "models": {"llama_3_2_1b": {"specialised": {"phases": at + rest}}}}
+             "models": {"llama_3_2_1b": {"specialised": {"phases": at + rest, "load": load}}}}
     with open(f"{work}/results/{date[:4]}-{card}.json", "w") as f:
         json.dump(whole, f)
 
-result("H200", "2031-05-06T07:08Z", 350)
-result("H200", "2030-05-06T07:08Z", 100)
+result("NVIDIA H200", "2031-05-06T07:08Z", 350)
+result("NVIDIA H200", "2030-05-06T07:08Z", 100)
 table = gpu_table.table(archc, work + "/results")
-assert "| llama_3_2_1b | H200, 2031-05-06 | 700 (80 %) | 250,000 | 10,240 |" in table, table
+row = ("| llama_3_2_1b | NVIDIA H200, 2031-05-06 | 700 (80 % of copying) | 12,346 | 262,144 |"
+       " 10,240 (MFU 25 %) |")
+assert row in table, table
 assert "2030" not in table and "llama_3_2_1b | measured" not in table, table
-assert table.count(gpu_table.MISSING) == 9, table
+assert table.count(gpu_table.MISSING) == 12, table
 PYTHON
 echo ok
