@@ -16,6 +16,8 @@
 #include "columns.h"
 #include "rope.h"
 
+#define ROPE_BACKWARD_EACH (ROPE_HEAD_NORM ? 1 : 3) /* heads of a thread under way */
+
 /* Behind the rotation: d becomes the gradient of x; `sum` += that of gain. */
 DEVICE struct rope_pairs CONCAT(KERNEL, _norm)(struct rope_pairs d, struct rope_pairs x, float r,
                                                struct rope_pairs gain, struct rope_pairs *sum)
@@ -37,29 +39,40 @@ DEVICE struct rope_pairs CONCAT(KERNEL, _norm)(struct rope_pairs d, struct rope_
     return g;
 }
 
-/* Heads first .. last - 1 of one row, which have one gain. */
+/* Heads first .. last - 1 of one row, which have one gain. A thread loads all that it has of
+ * ROPE_BACKWARD_EACH turns of the slots before it stores any: d is read and written, so no load may
+ * pass a store. */
 DEVICE void CONCAT(KERNEL, _heads)(bf16 *d, const bf16 *in, const float *rstd, u32 first, u32 last,
                                    struct rope_pairs angle, const float *RESTRICT gain,
                                    struct rope_pairs *sum)
 {
-    const u32 lane = threadIdx.x % ROPE_LANES(HEAD_DIM), slot = threadIdx.x / ROPE_LANES(HEAD_DIM);
-    for (; first < last; first += ROPE_SLOTS) {
-        const u32 head = first + slot, live = lane < HEAD_DIM / 8 && head < last;
-        struct rope_pairs y = rope_zero();
-        if (live)
-            y = rope_turn_back(rope_load(d + head * HEAD_DIM, lane), angle);
-        if (ROPE_HEAD_NORM) {
-            struct rope_pairs x = rope_zero(), g = rope_zero();
-            float r = 0.0f;
-            if (live) {
-                x = rope_load(in + head * HEAD_DIM, lane);
-                g = rope_load_f32(gain, lane);
-                r = rstd[head];
+    const u32 lane = threadIdx.x % ROPE_LANES(HEAD_DIM), works = lane < HEAD_DIM / 8;
+    const u32 slot = threadIdx.x / ROPE_LANES(HEAD_DIM);
+    for (; first < last; first += ROPE_SLOTS * ROPE_BACKWARD_EACH) {
+        struct rope_pairs y[ROPE_BACKWARD_EACH], x[ROPE_BACKWARD_EACH];
+        float r[ROPE_BACKWARD_EACH] = {0.0f};
+        UNROLL
+        for (u32 j = 0; j < ROPE_BACKWARD_EACH; j++) {
+            const u32 head = first + slot + j * ROPE_SLOTS, live = works && head < last;
+            y[j] = x[j] = rope_zero();
+            if (live)
+                y[j] = rope_load(d + head * HEAD_DIM, lane);
+            if (ROPE_HEAD_NORM && live) {
+                x[j] = rope_load(in + head * HEAD_DIM, lane);
+                r[j] = rstd[head];
             }
-            y = CONCAT(KERNEL, _norm)(y, x, r, g, sum);
         }
-        if (live)
-            rope_store(d + head * HEAD_DIM, lane, y);
+        UNROLL
+        for (u32 j = 0; j < ROPE_BACKWARD_EACH; j++) {
+            const u32 head = first + slot + j * ROPE_SLOTS;
+            y[j] = rope_turn_back(y[j], angle);
+            if (ROPE_HEAD_NORM) {
+                const struct rope_pairs g = works ? rope_load_f32(gain, lane) : rope_zero();
+                y[j] = CONCAT(KERNEL, _norm)(y[j], x[j], r[j], g, sum);
+            }
+            if (works && head < last)
+                rope_store(d + head * HEAD_DIM, lane, y[j]);
+        }
     }
 }
 
@@ -101,8 +114,10 @@ KERNEL(bf16 *dqkv, float *dgain, const bf16 *RESTRICT in, const float *RESTRICT 
         bf16 *d = dqkv + (u64)row * width;
         if (works)
             angle = rope_angles(rope, row % (u32)(ROPE_T), lane);
-        CONCAT(KERNEL, _heads)(d, from, r, 0, HEADS, angle, head_gain, &q_sum);
-        CONCAT(KERNEL, _heads)(d, from, r, HEADS, turned, angle, k_gain, &k_sum);
+        CONCAT(KERNEL, _heads)
+        (d, from, r, 0, ROPE_HEAD_NORM ? HEADS : turned, angle, head_gain, &q_sum);
+        if (ROPE_HEAD_NORM)
+            CONCAT(KERNEL, _heads)(d, from, r, HEADS, turned, angle, k_gain, &k_sum);
     }
     if (ROPE_HEAD_NORM) {
         float *partial = (float *)scratch + (u64)blockIdx.x * 2 * HEAD_DIM;
@@ -126,6 +141,7 @@ CONCAT(KERNEL, _2)
                     2 * HEAD_DIM, (float *)(void *)arena);
 }
 
+#undef ROPE_BACKWARD_EACH
 #undef KERNEL
 #undef ROPE_M
 #undef ROPE_T
