@@ -698,6 +698,25 @@ static void check_generation(const float *params)
 /* ---- a library that does not start: an error where it is wanted, our own kernels otherwise ----
  */
 
+/* Of a training session: products on top of a residual, whose depth is short in these models, are
+ * our own unless the library was asked for by name. */
+static void check_residuals(const struct session *s)
+{
+    const struct archrt_phase *phase = &s->cuda->phases[ARCHRT_PHASE_TRAIN];
+    int residuals = 0, others = 0;
+    for (int l = 0; l < phase->n; l++)
+        for (int i = 0; i < phase->loops[l].n; i++) {
+            const struct archrt_step *step = &phase->loops[l].steps[i];
+            const struct archrt_cuda_kernel *k = &s->cuda->kernels[step->kernel];
+            bool library = products_library(s, step) != NULL;
+            residuals += library && k->flags & ARCHRT_CUDA_WITH_RESIDUAL;
+            others += library && !(k->flags & ARCHRT_CUDA_WITH_RESIDUAL);
+        }
+    bool named = s->device->products == PRODUCTS_LIBRARY;
+    CHECK((residuals > 0) == named && others > 0, "the library does %d residuals, %d others",
+          residuals, others);
+}
+
 static void check_choice(struct device *device)
 {
     struct session s;
@@ -715,9 +734,14 @@ static void check_choice(struct device *device)
         must(session_open(&s, device, host->cuda, training, 1, &f), &f);
         CHECK(!products_name(&s) == !training, "auto takes %s for %s",
               products_name(&s) ? "the library" : "our own", training ? "training" : "prompts");
+        if (training)
+            check_residuals(&s);
         session_close(&s);
     }
     device->products = PRODUCTS_LIBRARY;
+    must(session_open(&s, device, host->cuda, true, 1, &f), &f);
+    check_residuals(&s);
+    session_close(&s);
 }
 
 /* ---- bench: that it runs every kernel of every phase ---- */
