@@ -57,7 +57,8 @@ enum archrt_kernel_flag {
     ARCHRT_RESIDUAL = 2,
     ARCHRT_ACCUMULATE = 4,
     ARCHRT_WITH_NORM = 8,
-    ARCHRT_WITH_SWIGLU = 16
+    ARCHRT_WITH_SWIGLU = 16,
+    ARCHRT_HALVES = 32 /* of none: verify's, inputs are numbers that bf16 has */
 };
 
 /* One specialised kernel of this program. `m` is the largest number of rows it takes. */

@@ -59,6 +59,12 @@ static void fill(struct trial *t, float *x, size_t n)
         state = state * 6364136223846793005ull + 1442695040888963407ull;
         x[i] = ((float)(state >> 40) - 8388607.5f) * (1.7320508f / 8388608.0f);
     }
+    for (size_t i = 0; FLAG(t, ARCHRT_HALVES) && i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bits = (bits + 0x8000u) & 0xffff0000u;
+        memcpy(&x[i], &bits, sizeof bits);
+    }
 }
 
 static uint64_t sum_of(const void *at, size_t bytes)
@@ -183,10 +189,19 @@ bool trial_open(struct trial *t, const struct archrt_model *model,
                 const struct archrt_kernel *kernel, int m, int past, int variant, uint64_t seed,
                 struct failure *f)
 {
+    return trial_open_as(t, model, kernel, &kinds[kernel->kind], m, past, variant, seed, f);
+}
+
+bool trial_open_as(struct trial *t, const struct archrt_model *model,
+                   const struct archrt_kernel *kernel, const struct kind *kind, int m, int past,
+                   int variant, uint64_t seed, struct failure *f)
+{
     memset(t, 0, sizeof *t);
     t->model = model;
     t->kernel = kernel;
-    t->kind = &kinds[kernel->kind];
+    t->kind = kind;
+    if (kernel->kind == ARCHRT_MATVEC && kernel->weights == ARCHRT_I8)
+        t->rounding = rounded_input;
     t->m = m;
     t->past = past;
     t->variant = variant;
@@ -377,7 +392,7 @@ static void apply_plant(struct trial *t)
     float *end = (float *)main->at + main->bytes / sizeof *end;
     float *last = t->spoil ? (float *)main->at + t->spoil : end - 1;
     if (t->plant == PLANT_VALUE)
-        *last += 0.01f * (fabsf(*last) + 1);
+        *last += (0.01f + 64 * (float)t->rounding) * (fabsf(*last) + 1);
     if (t->plant == PLANT_POISON)
         *last = NAN;
     if (t->plant == PLANT_GUARD)
@@ -403,8 +418,6 @@ bool trial_judge(struct trial *t)
     }
     if (!t->fault[0])
         t->kind->check(t);
-    t->limit = t->kind->tolerance * sqrt(t->depth);
-    if (t->kernel->kind == ARCHRT_MATVEC && t->kernel->weights == ARCHRT_I8)
-        t->limit += rounded_input;
+    t->limit = t->kind->tolerance * sqrt(t->depth) + t->rounding;
     return !t->fault[0] && t->max_rel <= t->limit;
 }

@@ -69,7 +69,7 @@ static bool has_variant(const struct archrt_kernel *k, int variant)
     return variant == 0 || !product || (k->flags & ARCHRT_RESIDUAL);
 }
 
-static void note_trial(struct kernel_verdict *v, const struct trial *t, bool passed)
+void verdict_note(struct kernel_verdict *v, const struct trial *t, bool passed)
 {
     /* The case nearest to its limit is shown; one that failed before all that did not. */
     double ratio = t->limit > 0 ? t->max_rel / t->limit : t->max_rel > 0 ? INFINITY : 0;
@@ -107,7 +107,7 @@ bool verify_kernel(const struct archrt_model *m, const struct archrt_kernel *k, 
                 t.budget = budget;
                 t.plant = plant;
                 trial_run(&t);
-                note_trial(out, &t, trial_judge(&t));
+                verdict_note(out, &t, trial_judge(&t));
             }
             trial_close(&t);
             if (!made && f->status != STATUS_OK)
@@ -242,13 +242,9 @@ static bool take_plant(struct settings *s, int *argc, char **argv, struct failur
     return true;
 }
 
-static bool verify(const struct settings *s, struct tally *tally, struct failure *f)
+static bool verify_host(const struct settings *s, struct tally *tally, struct failure *f)
 {
-    /* Single kernels are the host's, with the room that the host's schedules plan for them; a model
-     * on a device has none. */
     const struct archrt_model *m = &archrt_model;
-    if (!s->json)
-        kernel_header();
     for (int i = 0; i < m->n_kernels; i++) {
         const struct archrt_kernel *k = &m->kernels[i];
         bool planted = strcmp(s->plant, kinds[k->kind].name) == 0;
@@ -258,9 +254,30 @@ static bool verify(const struct settings *s, struct tally *tally, struct failure
             return false;
         report_kernel(tally, k, &v);
     }
+    return true;
+}
+
+static void report_device(void *to, const struct archrt_kernel *k, const struct kernel_verdict *v)
+{
+    report_kernel(to, k, v);
+}
+
+/* Single kernels, then the whole model: all of them where the model runs. */
+static bool verify(const struct settings *s, struct tally *tally, struct failure *f)
+{
+    const char *plant = s->plant[0] ? s->plant : NULL;
+    const struct device_checks d = {.seed = (uint64_t)s->seed,
+                                    .budget = s->full ? 1e30 : 3e7,
+                                    .plant = plant,
+                                    .report = report_device,
+                                    .to = tally};
+    if (!s->json)
+        kernel_header();
+    if (device_in_use() ? !verify_device(the_device(), &d, f) : !verify_host(s, tally, f))
+        return false;
     if (!s->json)
         printf("\n%-42s %9s %9s %9s\n", "whole model", "checked", "error", "limit");
-    struct model_checks c = {.plant = s->plant[0] ? s->plant : NULL,
+    struct model_checks c = {.plant = plant,
                              .seed = (uint64_t)s->seed,
                              .budget = s->full ? 1e30 : 6e9,
                              .report = report_model,

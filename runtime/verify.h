@@ -62,6 +62,7 @@ struct trial {
     int64_t checked; /* elements compared one by one with the reference */
     double depth;    /* terms that an element sums up: errors may grow with its root */
     double max_abs, max_rel, limit;
+    double rounding; /* what the limit allows beside the tolerance of fp32 sums */
     char fault[160]; /* what is wrong beside tolerance, or empty */
 };
 
@@ -130,6 +131,9 @@ DECLARE_KIND(matvec)
 DECLARE_KIND(decode_attention)
 #undef DECLARE_KIND
 
+/* What loss_check takes as the gradient of one target. */
+#define VERIFY_LOSS_SCALE 0.37f
+
 /* ---- trial.c -----------------------------------------------------------------------------------
  */
 
@@ -139,6 +143,10 @@ DECLARE_KIND(decode_attention)
 bool trial_open(struct trial *t, const struct archrt_model *model,
                 const struct archrt_kernel *kernel, int m, int past, int variant, uint64_t seed,
                 struct failure *f);
+/* The same with other functions than those of the kernel's kind. */
+bool trial_open_as(struct trial *t, const struct archrt_model *model,
+                   const struct archrt_kernel *kernel, const struct kind *kind, int m, int past,
+                   int variant, uint64_t seed, struct failure *f);
 void trial_close(struct trial *t);
 /* Calls the kernel once on the team. */
 void trial_run(struct trial *t);
@@ -213,7 +221,58 @@ struct kernel_verdict {
     double max_abs, max_rel, limit; /* of the case nearest to (or furthest beyond) its limit */
     char note[300];
 };
+/* Adds one case. */
+void verdict_note(struct kernel_verdict *v, const struct trial *t, bool passed);
 bool verify_kernel(const struct archrt_model *m, const struct archrt_kernel *k, uint64_t seed,
                    double budget, enum plant plant, struct kernel_verdict *out, struct failure *f);
+
+/* ---- verify_device.c: every kernel of a device by itself ---------------------------------------
+ *
+ * A step's operands are filled where the program has them, the step runs, and what it leaves is
+ * judged: by the plain references of the host's kernels where those compute the same, else by
+ * verify_device_infer.c's. */
+
+struct device;
+struct device_checks {
+    uint64_t seed;
+    double budget;
+    const char *plant; /* a kernel whose result is to be spoilt ("kernels": of all), or NULL */
+    void (*report)(void *to, const struct archrt_kernel *k, const struct kernel_verdict *v);
+    void *to;
+};
+bool verify_device(struct device *d, const struct device_checks *c, struct failure *f);
+
+enum device_element { DEVICE_NO_OPERAND, DEVICE_F32, DEVICE_BF16, DEVICE_INT };
+/* Where a trial's operand goes: number `operand` of the kernel's parameters. */
+struct device_operand {
+    unsigned char operand, element;
+    unsigned short field; /* of struct trial, bytes */
+};
+enum { DEVICE_MAPPED = 8 };
+struct device_kind {
+    const char *name;
+    enum archrt_kernel_kind host; /* the kind whose functions these are where they are NULL */
+    bool (*prepare)(struct trial *t, struct failure *f);
+    void (*check)(struct trial *t);
+    double rounding; /* to bf16, on the way and of the result, in units of 2^-8 of a magnitude */
+    struct device_operand map[DEVICE_MAPPED];
+};
+
+/* Of the rows of a trial of inference: which slot's, which token of it. The page of a slot's token
+ * in the pool, of `DEVICE_SLOT_PAGES` pages a slot. */
+enum { DEVICE_SLOT_PAGES = 8 };
+int device_slot(const struct trial *t, int row);
+int device_position(const struct trial *t, int row);
+int device_page(int slot, int n);
+
+#define DECLARE_DEVICE_KIND(name)                                                                  \
+    bool device_##name##_prepare(struct trial *t, struct failure *f);                              \
+    void device_##name##_check(struct trial *t);
+DECLARE_DEVICE_KIND(normed)
+DECLARE_DEVICE_KIND(qkv)
+DECLARE_DEVICE_KIND(attention)
+DECLARE_DEVICE_KIND(rope)
+DECLARE_DEVICE_KIND(sample)
+#undef DECLARE_DEVICE_KIND
 
 #endif

@@ -601,7 +601,7 @@ void swiglu_backward_check(struct trial *t)
  */
 
 /* Gradients are judged in units of this scale. */
-static const float loss_scale = 0.37f;
+static const float loss_scale = VERIFY_LOSS_SCALE;
 
 bool loss_prepare(struct trial *t, struct failure *f)
 {

@@ -31,6 +31,9 @@ foreach(level none norms mlp all)
         $<TARGET_OBJECTS:cuda_model_b_kernels>)
     list(APPEND recompute_programs $<TARGET_FILE:cuda_recompute_${level}>)
 endforeach()
+add_test(NAME cuda.verify COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/verify.sh
+    $<TARGET_FILE:cuda_program_a> $<TARGET_FILE:cuda_recompute_none>)
+set_tests_properties(cuda.verify PROPERTIES TIMEOUT 300)
 add_test(NAME cuda.recompute COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/recompute.sh
     ${recompute_programs})
 set_tests_properties(cuda.recompute PROPERTIES TIMEOUT 300)
