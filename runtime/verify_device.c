@@ -520,6 +520,7 @@ static bool each_kernel(struct session *s, enum archrt_phase_id id, bool *seen,
             seen[step->kernel] = true;
             a.cuda = &s->cuda->kernels[step->kernel];
             a.kind = &device_kinds[a.cuda->kind];
+            a.model.work_bytes = archrt_model.work_bytes; /* of host kernels that make inputs */
             a.layer = loop->kind == ARCHRT_LAYERS || loop->kind == ARCHRT_LAYERS_REVERSED
                           ? loop->turns - 1
                           : 0;

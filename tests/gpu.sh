@@ -21,28 +21,31 @@ large=${MODELS:-llama_3_2_1b surefire_1b panda_1b qwen3_0_6b}
 odd='group_8 group_9 group_7 head_64 head_80 head_128'
 parts=" ${PARTS:-verify program bench torch generic odd sanitize} "
 
-# compile DIR SM: all programs into DIR/programs, and what the compiler resolved.
+wants() { case "$parts" in *" $1 "*) ;; *) return 1 ;; esac }
+
+# compile DIR SM: the programs of the parts into DIR/programs, and what the compiler resolved.
 compile()
 {
     mkdir -p "$1/programs"
-    set -- "$1/programs" --target "$2" --threads "${THREADS:-16}" --march "${MARCH:-x86-64-v3}"
+    set -- "$1/programs" --target "$2" --march "${MARCH:-x86-64-v3}"
     command -v clang-19 >/dev/null || set -- "$@" --device-cc nvcc
     command -v clang >/dev/null || set -- "$@" --cc gcc
     to=$1
     shift
     for model in model_a model_b; do
-        "$archc" "$root/tests/cuda/$model.arch" "$@" -o "$to/small_$model"
+        "$archc" "$root/tests/cuda/$model.arch" "$@" --threads 2 -o "$to/small_$model"
     done
     for model in $large $(sed -n 's/^model \(small_[a-z0-9_]*\).*/\1/p' "$root/tests/bench/gpu.arch"); do
-        "$archc" "$root/tests/bench/gpu.arch" -m "$model" "$@" -o "$to/$model" 2>/dev/null
+        case $model in small_*) threads=2 ;; *) threads=${THREADS:-16} ;; esac
+        "$archc" "$root/tests/bench/gpu.arch" -m "$model" "$@" --threads "$threads" -o "$to/$model" 2>/dev/null
         "$archc" resolve "$root/tests/bench/gpu.arch" -m "$model" --json >"$to/$model.arch.json" 2>/dev/null
     done
-    for model in $large; do
+    for model in $(wants generic && echo "$large"); do
         "$archc" "$root/tests/bench/gpu.arch" -m "$model" "$@" --generic -o "$to/$model.generic" 2>/dev/null
     done
     for model in $odd; do
-        for name in "$model" "small_$model"; do
-            "$archc" "$root/tests/bench/odd_shapes.arch" -m "$name" "$@" -o "$to/$name" 2>/dev/null
+        for name in "small_$model" $(wants odd && echo "$model"); do
+            "$archc" "$root/tests/bench/odd_shapes.arch" -m "$name" "$@" --threads 2 -o "$to/$name" 2>/dev/null
         done
         "$archc" resolve "$root/tests/bench/odd_shapes.arch" -m "$model" --json >"$to/$model.predicted" 2>/dev/null
     done
@@ -84,7 +87,7 @@ fi
 mkdir -p "$out"
 result=$out/$(date -u +%Y%m%d-%H%M)-$card.json
 start=$(date +%s)
-wants() { case "$parts" in *" $1 "*) echo "[$(($(date +%s) - start)) s] $1" ;; *) return 1 ;; esac }
+part() { wants "$1" && echo "[$(($(date +%s) - start)) s] $1"; }
 merge() { python3 "$tools/gpu_merge.py" "$work" "$result" "$commit" "$@"; }
 echo "card $card (sm_$sm), commit $commit"
 status=0
@@ -101,7 +104,7 @@ verify()
         echo "$1, products $products: $(tail -1 "$log")" >>"$work/verified"
     done
 }
-if wants verify; then
+if part verify; then
     for path in "$programs"/small_*; do
         case $path in *.json) ;; *) verify "$(basename "$path")" & ;; esac
     done
@@ -114,7 +117,7 @@ if wants verify; then
         exit 1
     fi
 fi
-if wants program; then
+if part program; then
     sh "$program_test" "$programs/small_model_a" 4000 || { echo "gpu.sh: resuming or texts: see above"; exit 1; }
 fi
 
@@ -126,20 +129,20 @@ measure()
     if "$programs/$name" bench --device cuda --json "$@" >"$file.part"; then mv "$file.part" "$file"
     else echo "gpu.sh: bench of $name failed" && status=1; fi
 }
-if wants bench; then
+if part bench; then
     for model in $large; do
         measure "$model" "$work/$model.special.json"
         cp "$programs/$model.arch.json" "$work/"
     done
     merge --quiet
 fi
-if wants torch && python3 -c 'import torch' 2>/dev/null; then
+if part torch && python3 -c 'import torch' 2>/dev/null; then
     python3 "$tools/gpu_torch.py" "$work" || status=1
 fi
-if wants generic; then
+if part generic; then
     for model in $large; do measure "$model.generic" "$work/$model.generic.json" --products own; done
 fi
-if wants odd; then
+if part odd; then
     mkdir "$work/odd"
     for model in $odd; do
         cp "$programs/$model.predicted" "$work/odd/"
@@ -148,7 +151,7 @@ if wants odd; then
     python3 "$tools/odd_shapes.py" "$work/odd" "$work/odd_shapes.json"
 fi
 if wants bench; then merge || status=1; fi
-if wants sanitize && command -v compute-sanitizer >/dev/null; then
+if part sanitize && command -v compute-sanitizer >/dev/null; then
     for name in small_model_a small_model_b; do
         for tool in memcheck racecheck synccheck initcheck; do
             compute-sanitizer --tool $tool --error-exitcode 9 "$programs/$name" generate --random \
