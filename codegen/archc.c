@@ -299,6 +299,8 @@ int driver_plan(struct driver *d)
         return status;
     const struct target *target = target_find(host);
     o.cuda = d->cuda.n > 0;
+    if (o.cuda)
+        o.logits = driver_logits(d);
     d->plan = arena_alloc(d->arena, sizeof *d->plan);
     if (!plan_build(d->arena, &d->resolution.best.arch, target, &o, d->plan, &why) ||
         !plan_verify(d->plan, &why)) {

@@ -49,13 +49,14 @@ enum extent {
     EXTENT_CONTEXT,
     EXTENT_BATCH,
     EXTENT_SEQUENCE,
-    EXTENT_ROWS,       /* B T of a training micro-batch */
-    EXTENT_LOSS_ROWS,  /* rows whose logits exist at once */
-    EXTENT_CHUNK,      /* tokens a prefill call takes at most */
-    EXTENT_SCORE_ROWS, /* of them, rows whose logits exist at once */
-    EXTENT_SLOTS,      /* sequences that a CUDA program decodes at once */
-    EXTENT_SEGMENTS,   /* prompts that one of its prefill calls takes at most */
-    EXTENT_PARAMS,     /* floats of the parameter slab */
+    EXTENT_ROWS,        /* B T of a training micro-batch */
+    EXTENT_LOSS_ROWS,   /* rows whose logits exist at once */
+    EXTENT_HEAD_TOKENS, /* or tokens whose logits' gradients do, where logits are never written */
+    EXTENT_CHUNK,       /* tokens a prefill call takes at most */
+    EXTENT_SCORE_ROWS,  /* of them, rows whose logits exist at once */
+    EXTENT_SLOTS,       /* sequences that a CUDA program decodes at once */
+    EXTENT_SEGMENTS,    /* prompts that one of its prefill calls takes at most */
+    EXTENT_PARAMS,      /* floats of the parameter slab */
     EXTENT_ONE,
     EXTENT_COUNT
 };
@@ -68,6 +69,7 @@ struct build_options {
     int batch, sequence, chunk;
     bool generic;
     enum recompute recompute; /* of training; auto: none */
+    enum logits logits;       /* of training on a GPU; auto: chunks */
     bool cuda;                /* the program has a CUDA side too */
     int slots;                /* CUDA: sequences decoded at once */
     int pages;                /* CUDA: pages of the cache that the serving load wants */
@@ -97,6 +99,8 @@ enum buffer_id {
     BUFFER_LSE,
     BUFFER_D_X16,    /* CUDA: bf16 copy of the residual stream's gradient */
     BUFFER_D_LOGITS, /* CUDA: bf16, beside the fp32 logits */
+    BUFFER_TOP,      /* of a row's logits that are not written: the largest, */
+    BUFFER_SUM,      /* and the sum of e^(logit - largest) */
     BUFFER_AGAIN,    /* what backward makes again: values, then statistics from RSTD1 on */
     BUFFER_COUNT = BUFFER_AGAIN + VALUE_COUNT + BUFFER_LSE - BUFFER_RSTD1 + 1
 };
@@ -158,6 +162,7 @@ enum operand_at {
     AT_NEXT_LAYER,
     AT_LAST_LAYER,
     AT_CHUNK,   /* from the first row of this turn of the chunk loop */
+    AT_TOKENS,  /* from the first token of this turn of the loop over the vocabulary */
     AT_LAST_ROW /* of the rows of this call */
 };
 struct operand {
@@ -180,12 +185,13 @@ struct kernel {
     enum weight of_matrix;                                    /* products: whose */
     bool bias, residual, accumulate, norm, swiglu, head_norm; /* the file's switches */
     bool out_f32, scratch;                                    /* of CUDA products; of any */
+    bool in_place;                                            /* CUDA NORM_BACKWARD: dy in dx */
     int times;                                                /* calls in its phase */
     double flops, bytes;                                      /* of one call */
     double floor, seconds;                                    /* of one call: plan_price */
 };
 
-enum loop { LOOP_NONE, LOOP_LAYERS, LOOP_LAYERS_REVERSED, LOOP_CHUNKS };
+enum loop { LOOP_NONE, LOOP_LAYERS, LOOP_LAYERS_REVERSED, LOOP_CHUNKS, LOOP_VOCAB };
 /* Steps that only some calls ask for. */
 enum condition { WHEN_ALWAYS, WHEN_SCORED, WHEN_LOGITS };
 
@@ -233,8 +239,9 @@ struct plan {
     int64_t extents[EXTENT_COUNT];
     struct op_list lists[PHASE_COUNT];
     struct op_list score; /* prefill with a head row for every token */
+    struct op_list eval;  /* the forward pass of training as evaluation has it */
     struct op_list slots; /* decode of all slots; empty where there is one */
-    struct workload loads[PHASE_COUNT], score_load, slots_load; /* what they were built for */
+    struct workload loads[PHASE_COUNT], score_load, eval_load, slots_load; /* they were built for */
     const struct device *device; /* that it was priced on; NULL: it was not */
     struct schedule schedules[SCHEDULE_COUNT];
     struct kernel kernels[MAX_KERNELS];
@@ -353,6 +360,9 @@ extern const struct weight_row weight_rows[WEIGHT_COUNT];
 /* Rows of embedding and head in the slab are a multiple of this, so that rows of logits and of
  * their bf16 gradients begin at 16 bytes. */
 enum { VOCAB_STEP = 8 };
+/* Those rows: where logits are never written, whole pieces of the vocabulary. Of both sides of a
+ * program, which share the slab's layout. */
+int64_t slab_vocab(const struct plan *p);
 bool weight_present(const struct arch *a, enum weight w);
 /* Floats into the slab of weight w of layer l; decayed matrices first. */
 int64_t weight_offset(const struct plan *p, enum weight w, int layer);

@@ -47,6 +47,7 @@ bool parse_count(const char *text, int low, int high, int *out);
 
 /* driver_cuda.c. Reads --target; `host` is the plan of the host side. */
 int driver_targets(struct driver *d, const char **host);
+enum logits driver_logits(const struct driver *d); /* of training on a GPU: never auto */
 int driver_plan_cuda(struct driver *d, const struct build_options *host, const char *source);
 int driver_emit_device(struct driver *d, enum device_stage stage);
 

@@ -76,6 +76,17 @@ static const struct device *priced_on(const struct driver *d, const struct model
     return named;
 }
 
+enum logits driver_logits(const struct driver *d)
+{
+    const struct model_spec *m = d->resolution.model;
+    const struct device *trains = named_gpu(d, m->train.device);
+    if (!trains)
+        trains = priced_on(d, m);
+    if (trains)
+        return cost_logits(trains, &m->train, &d->resolution.best.arch);
+    return m->train.logits == LOGITS_NEVER ? LOGITS_NEVER : LOGITS_CHUNKS;
+}
+
 int driver_plan_cuda(struct driver *d, const struct build_options *host, const char *source)
 {
     const struct model_spec *m = d->resolution.model;

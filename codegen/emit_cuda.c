@@ -21,14 +21,14 @@ static const struct {
     {EXTENT_KV_HEADS, "K", false},
     {EXTENT_HEAD_DIM, "E", true},
     {EXTENT_D_FF, "F", false},
-    {EXTENT_VOCAB, "V, rounded up to a multiple of 8", false},
+    {EXTENT_VOCAB, "V, rounded up", false},
     {EXTENT_TOKENS, "ids below it are tokens, those up to V padding", false},
     {EXTENT_CONTEXT, "C", false},
     {EXTENT_BATCH, "sequences of a micro-batch", false},
     {EXTENT_SEQUENCE, "T, tokens of a training sequence", false},
     {EXTENT_LOSS_ROWS, "rows whose logits exist at once in training", false},
+    {EXTENT_HEAD_TOKENS, "tokens whose logits' gradients do", false},
     {EXTENT_CHUNK, "tokens that a prefill call takes at most", false},
-    {EXTENT_SCORE_ROWS, "of them, rows whose logits exist at once", false},
     {EXTENT_SLOTS, "sequences decoded at once", true},
     {EXTENT_SEGMENTS, "prompts that a prefill call takes at most", true},
 };
@@ -43,10 +43,16 @@ static void lower_name(char *to, const char *name)
 
 enum which { ALL_ROWS, LITERAL_ROWS };
 
+/* A number of this plan, not 0, that is no literal. */
+static bool is_variable(const struct plan *p, int i)
+{
+    return p->extents[shape_rows[i].extent] && !shape_rows[i].literal;
+}
+
 static void emit_numbers(const struct plan *p, enum which which, struct text *t)
 {
     for (int i = 0; i < SHAPE_ROWS; i++)
-        if (which == ALL_ROWS || shape_rows[i].literal)
+        if (p->extents[shape_rows[i].extent] && (which == ALL_ROWS || shape_rows[i].literal))
             text_printf(t, "#define %s %lld /* %s */\n", extent_names[shape_rows[i].extent],
                         (long long)p->extents[shape_rows[i].extent], shape_rows[i].what);
 }
@@ -58,13 +64,13 @@ static void emit_variables(const struct plan *p, struct text *t)
     for (int i = 0; i < SHAPE_ROWS; i++) {
         char name[32];
         lower_name(name, extent_names[shape_rows[i].extent]);
-        if (!shape_rows[i].literal)
+        if (is_variable(p, i))
             text_printf(t, "    int %s; /* %s */\n", name, shape_rows[i].what);
     }
     text_add(t, "};\nSHAPE_VARIABLE = {");
     bool first = true;
     for (int i = 0; i < SHAPE_ROWS; i++)
-        if (!shape_rows[i].literal) {
+        if (is_variable(p, i)) {
             text_printf(t, "%s%lld", first ? "" : ", ",
                         (long long)p->extents[shape_rows[i].extent]);
             first = false;
@@ -73,7 +79,7 @@ static void emit_variables(const struct plan *p, struct text *t)
     for (int i = 0; i < SHAPE_ROWS; i++) {
         char name[32];
         lower_name(name, extent_names[shape_rows[i].extent]);
-        if (!shape_rows[i].literal)
+        if (is_variable(p, i))
             text_printf(t, "#define %s (shape.%s)\n", extent_names[shape_rows[i].extent], name);
     }
 }
@@ -154,8 +160,10 @@ static void decode_macros(const struct kernel *k, struct macros *m)
 static void matmul_macros(const struct kernel *k, struct macros *m)
 {
     put_shape(m, k, (const char *const[]){"MM_M", "MM_N", "MM_K"});
-    if (k->kind == CUDA_MATMUL_DX)
+    if (k->kind == CUDA_MATMUL_DX) {
+        put_flag(m, "MM_ACCUMULATE", k->accumulate);
         return;
+    }
     put_flag(m, "MM_BIAS", k->bias);
     if (k->kind == CUDA_MATMUL) {
         put_flag(m, "MM_RESIDUAL", k->residual);
@@ -204,6 +212,8 @@ static void kernel_macros(const struct kernel *k, struct macros *m)
         put(m, "NORM_EPS", "EPSILON");
         if (k->kind == CUDA_NORM_BACKWARD)
             put_flag(m, "NORM_ACCUMULATE", k->accumulate);
+        if (k->kind == CUDA_NORM_BACKWARD)
+            put_flag(m, "NORM_IN_PLACE", k->in_place);
         break;
     case CUDA_SWIGLU:
     case CUDA_SWIGLU_BACKWARD:
@@ -212,6 +222,11 @@ static void kernel_macros(const struct kernel *k, struct macros *m)
     case CUDA_LOSS:
         put_shape(m, k, (const char *const[]){"LOSS_M", "LOSS_V", NULL});
         put(m, "LOSS_TOKENS", "TOKENS");
+        break;
+    case CUDA_HEAD_LOSS:
+    case CUDA_HEAD_GRADIENT:
+        put_shape(m, k, (const char *const[]){"MM_M", "MM_N", "MM_K"});
+        put(m, "MM_TOKENS", "TOKENS");
         break;
     case CUDA_SUM_SQUARES:
         put(m, "SUM_N", "PARAM_FLOATS");
@@ -300,7 +315,8 @@ static void emit_unit(const struct plan *p, int unit, struct text *t)
 static bool has_maps(enum kernel_kind kind)
 {
     return kind == CUDA_MATMUL || kind == CUDA_MATMUL_DX || kind == CUDA_MATMUL_DW ||
-           kind == CUDA_ATTENTION || kind == CUDA_PREFILL_ATTENTION;
+           kind == CUDA_HEAD_LOSS || kind == CUDA_HEAD_GRADIENT || kind == CUDA_ATTENTION ||
+           kind == CUDA_PREFILL_ATTENTION;
 }
 
 static void emit_launches(const struct plan *p, struct text *t)

@@ -67,6 +67,14 @@ static void emit_weights(const struct plan *p, struct text *t)
            "#define GRADIENT_2(at, stride) PLACE(SLAB_GRADS, 4, at, stride)\n"
            "#define W(...) WEIGHT_2(__VA_ARGS__)\n#define V(...) VECTOR_2(__VA_ARGS__)\n"
            "#define G(...) GRADIENT_2(__VA_ARGS__)\n");
+    if (p->extents[EXTENT_HEAD_TOKENS])
+        text_add(t, "/* A turn's tokens of embedding or head. */\n"
+                    "#define PIECE(slab, bytes, at, stride) \\\n"
+                    "    {slab, (bytes) * (at), 0, (bytes) * (size_t)HEAD_TOKENS * D_MODEL}\n"
+                    "#define WEIGHT_PIECE(at, stride) PIECE(SLAB_WEIGHTS, 2, at, stride)\n"
+                    "#define GRADIENT_PIECE(at, stride) PIECE(SLAB_GRADS, 4, at, stride)\n"
+                    "#define W_TOKENS(...) WEIGHT_PIECE(__VA_ARGS__)\n"
+                    "#define G_TOKENS(...) GRADIENT_PIECE(__VA_ARGS__)\n");
 }
 
 static void emit_slabs(struct text *t)
@@ -95,16 +103,6 @@ struct emitter {
     struct text *t;
 };
 
-static bool is_training(enum schedule_id id)
-{
-    return id == SCHEDULE_TRAIN || id == SCHEDULE_EVAL;
-}
-
-static const char *chunk_rows(const struct emitter *e)
-{
-    return is_training(e->id) ? "LOSS_ROWS" : "SCORE_ROWS";
-}
-
 static void emit_buffer_operand(const struct emitter *e, const struct operand *o, struct text *t)
 {
     const struct buffer *b = &e->s->buffers[o->id];
@@ -119,7 +117,7 @@ static void emit_buffer_operand(const struct emitter *e, const struct operand *o
         return;
     }
     if (o->at == AT_CHUNK)
-        text_printf(t, "(%d * (size_t)%s * %s)", type_bytes(b->type), chunk_rows(e),
+        text_printf(t, "(%d * (size_t)LOSS_ROWS * %s)", type_bytes(b->type),
                     extent_names[b->width]);
     else
         text_add(t, "(0)");
@@ -129,9 +127,9 @@ static void emit_buffer_operand(const struct emitter *e, const struct operand *o
 static void emit_kept_chunk(const struct emitter *e, const struct operand *o, struct text *t)
 {
     const struct buffer *b = &e->s->buffers[o->id];
-    text_printf(t, "{SLAB_WORK, %zu, 0, %d * (size_t)%s * %s}",
+    text_printf(t, "{SLAB_WORK, %zu, 0, %d * (size_t)LOSS_ROWS * %s}",
                 4 * (b->offset + (size_t)e->p->arch->layers * b->floats), type_bytes(b->type),
-                chunk_rows(e), extent_names[b->width]);
+                extent_names[b->width]);
 }
 
 static const char *const slab_of[OPERAND_KINDS] = {
@@ -158,15 +156,19 @@ static void emit_operand(const struct emitter *e, const struct operand *o, struc
             emit_buffer_operand(e, o, t);
         break;
     case OPERAND_WEIGHT:
+        if (o->at == AT_TOKENS) {
+            text_printf(t, "W_TOKENS(AT_%s)", weight_rows[o->id].name);
+            break;
+        }
         text_printf(t, "%s(AT_%s)", weight_rows[o->id].decay ? "W" : "V", weight_rows[o->id].name);
         break;
     case OPERAND_GRADIENT:
-        text_printf(t, "G(AT_%s)", weight_rows[o->id].name);
+        text_printf(t, "%s(AT_%s)", o->at == AT_TOKENS ? "G_TOKENS" : "G", weight_rows[o->id].name);
         break;
     case OPERAND_TARGETS:
     case OPERAND_LOSSES:
-        text_printf(t, o->at == AT_CHUNK ? "BY_CHUNK(SLAB_%s, %s)" : "WHOLE(SLAB_%s)",
-                    o->kind == OPERAND_TARGETS ? "TARGET" : "LOSS", chunk_rows(e));
+        text_printf(t, o->at == AT_CHUNK ? "BY_CHUNK(SLAB_%s, LOSS_ROWS)" : "WHOLE(SLAB_%s)",
+                    o->kind == OPERAND_TARGETS ? "TARGET" : "LOSS");
         break;
     default:
         text_add(t, slab_of[o->kind] ? slab_of[o->kind] : "NONE");
@@ -224,7 +226,8 @@ static void emit_loop_rows(const struct emitter *e, struct text *loops)
     static const char *const kinds[] = {[LOOP_NONE] = "ARCHRT_ONCE",
                                         [LOOP_LAYERS] = "ARCHRT_LAYERS",
                                         [LOOP_LAYERS_REVERSED] = "ARCHRT_LAYERS_REVERSED",
-                                        [LOOP_CHUNKS] = "ARCHRT_CHUNKS"};
+                                        [LOOP_CHUNKS] = "ARCHRT_CHUNKS",
+                                        [LOOP_VOCAB] = "ARCHRT_CHUNKS"};
     static const char *const when[] = {[WHEN_ALWAYS] = "ARCHRT_ALWAYS",
                                        [WHEN_SCORED] = "ARCHRT_SCORED",
                                        [WHEN_LOGITS] = "ARCHRT_LOGITS"};
@@ -236,9 +239,9 @@ static void emit_loop_rows(const struct emitter *e, struct text *loops)
         enum loop loop = s->steps[i].loop;
         text_printf(loops, "    {%s, %s, ", kinds[loop], when[s->steps[i].when]);
         text_add(loops, loop == LOOP_NONE     ? "1"
-                        : loop != LOOP_CHUNKS ? "LAYERS"
-                        : is_training(e->id)  ? "ROWS / LOSS_ROWS"
-                                              : "CHUNK / SCORE_ROWS");
+                        : loop == LOOP_VOCAB  ? "VOCAB / HEAD_TOKENS"
+                        : loop == LOOP_CHUNKS ? "ROWS / LOSS_ROWS"
+                                              : "LAYERS");
         text_printf(loops, ", %s_steps + %d, %d},\n", schedule_names[e->id], i, end - i);
         i = end;
     }
@@ -246,11 +249,13 @@ static void emit_loop_rows(const struct emitter *e, struct text *loops)
 
 static void emit_phase(const struct plan *p, enum schedule_id id, const char *what, struct text *t)
 {
-    static const char *const loop_titles[] = {[LOOP_NONE] = "once",
-                                              [LOOP_LAYERS] = "each layer",
-                                              [LOOP_LAYERS_REVERSED] = "each layer, last to first",
-                                              [LOOP_CHUNKS] =
-                                                  "each chunk of rows whose logits exist at once"};
+    static const char *const loop_titles[] = {
+        [LOOP_NONE] = "once",
+        [LOOP_LAYERS] = "each layer",
+        [LOOP_LAYERS_REVERSED] = "each layer, last to first",
+        [LOOP_CHUNKS] = "each chunk of rows whose logits exist at once",
+        [LOOP_VOCAB] = "each piece of the vocabulary",
+    };
     static const char *const when_titles[] = {[WHEN_ALWAYS] = "",
                                               [WHEN_SCORED] = ", where targets are scored",
                                               [WHEN_LOGITS] = ", where logits are wanted"};
@@ -468,7 +473,7 @@ static void emit_table(const struct plan *p, struct text *t)
     text_printf(t,
                 "    .param_floats = PARAM_FLOATS,\n    .param_decayed = PARAM_DECAYED,\n"
                 "    .layers = LAYERS,\n    .batch = BATCH,\n    .sequence = SEQUENCE,\n"
-                "    .chunk = CHUNK,\n    .score_rows = SCORE_ROWS,\n    .slots = SLOTS,\n"
+                "    .chunk = CHUNK,\n    .slots = SLOTS,\n"
                 "    .segments = SEGMENTS,\n    .slot_pages = PAGES,\n    .pool_pages = %d,\n"
                 "    .prompt = %d,\n    .generate = %d,\n    .serve_predicted = %.6g,\n"
                 "    .page_bytes = PAGE_BYTES,\n    .logits_at = %zu,\n"

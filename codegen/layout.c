@@ -57,13 +57,20 @@ bool weight_present(const struct arch *a, enum weight w)
     }
 }
 
-/* Rows of the vocabulary are padded to whole vectors of logits: zeros that no file has. */
+int64_t slab_vocab(const struct plan *p)
+{
+    int64_t tokens = p->extents[EXTENT_TOKENS];
+    return round_up(tokens,
+                    p->options.logits == LOGITS_NEVER ? ops_head_tokens(tokens) : VOCAB_STEP);
+}
+
+/* Rows of the vocabulary are padded: zeros that no file has. */
 static int64_t weight_floats(const struct plan *p, enum weight w)
 {
     const struct weight_row *row = &weight_rows[w];
     int64_t rows = p->extents[row->n];
     if (row->n == EXTENT_VOCAB)
-        rows = round_up(rows, VOCAB_STEP);
+        rows = slab_vocab(p);
     int64_t n = rows * (row->k == EXTENT_NONE ? 1 : p->extents[row->k]);
     return w == WEIGHT_HEAD_NORM ? 2 * n : n;
 }

@@ -50,6 +50,7 @@ const char *const kernel_kind_names[KERNEL_KINDS] = {
     "norm",
     "matmul",
     "swiglu",
+    "head_loss",
     "loss",
     "rope",
     "attention",
@@ -57,6 +58,7 @@ const char *const kernel_kind_names[KERNEL_KINDS] = {
     "norm_backward",
     "matmul_dx",
     "matmul_dw",
+    "head_gradient",
     "rope_backward",
     "attention_backward",
     "swiglu_backward",
@@ -110,6 +112,7 @@ const char *const extent_names[EXTENT_COUNT] = {
     [EXTENT_SEQUENCE] = "SEQUENCE",
     [EXTENT_ROWS] = "ROWS",
     [EXTENT_LOSS_ROWS] = "LOSS_ROWS",
+    [EXTENT_HEAD_TOKENS] = "HEAD_TOKENS",
     [EXTENT_CHUNK] = "CHUNK",
     [EXTENT_SCORE_ROWS] = "SCORE_ROWS",
     [EXTENT_SLOTS] = "SLOTS",
@@ -200,10 +203,14 @@ void bind_none(struct binding *b)
 
 void bind_weight(struct binding *b, enum operand_kind kind, enum weight w)
 {
+    bool piece = b->step->loop == LOOP_VOCAB;
     if (w == WEIGHT_NONE)
         bind_none(b);
     else
-        bind_operand(b, kind, (int)w, weight_rows[w].layer ? AT_LAYER : AT_WHOLE,
+        bind_operand(b, kind, (int)w,
+                     piece                  ? AT_TOKENS
+                     : weight_rows[w].layer ? AT_LAYER
+                                            : AT_WHOLE,
                      kind == OPERAND_GRADIENT);
 }
 
@@ -264,6 +271,8 @@ static void kernel_shape(struct kernel *k, const struct step *s)
     case KERNEL_PREFILL_MATMUL:
     case KERNEL_MATVEC:
     case CUDA_MATMUL:
+    case CUDA_HEAD_LOSS:
+    case CUDA_HEAD_GRADIENT:
     case CUDA_DECODE_QKV:
     case CUDA_DECODE_RESIDUAL:
     case CUDA_DECODE_GATE_UP:
@@ -324,7 +333,7 @@ static void kernel_shape(struct kernel *k, const struct step *s)
         k->n = EXTENT_D_MODEL;
         return;
     }
-    k->n = weight_rows[op->weight].n;
+    k->n = s->loop == LOOP_VOCAB ? EXTENT_HEAD_TOKENS : weight_rows[op->weight].n;
     k->k = weight_rows[op->weight].k;
 }
 
@@ -345,16 +354,15 @@ static bool same_instance(const struct kernel *a, const struct kernel *b)
            a->bias == b->bias && a->residual == b->residual && a->norm == b->norm &&
            a->swiglu == b->swiglu && a->head_norm == b->head_norm &&
            a->accumulate == b->accumulate && a->out_f32 == b->out_f32 &&
-           a->of_matrix == b->of_matrix;
+           a->in_place == b->in_place && a->of_matrix == b->of_matrix;
 }
 
 /* Products are named after their matrix, all others after their kind. */
 static const char *instance_name(struct arena *a, const struct kernel *k, const struct step *s)
 {
-    static const char *const suffix[KERNEL_KINDS] = {[KERNEL_MATMUL_DX] = "_dx",
-                                                     [KERNEL_MATMUL_DW] = "_dw",
-                                                     [CUDA_MATMUL_DX] = "_dx",
-                                                     [CUDA_MATMUL_DW] = "_dw"};
+    static const char *const suffix[KERNEL_KINDS] = {
+        [KERNEL_MATMUL_DX] = "_dx", [KERNEL_MATMUL_DW] = "_dw", [CUDA_MATMUL_DX] = "_dx",
+        [CUDA_MATMUL_DW] = "_dw",   [CUDA_HEAD_LOSS] = "_loss", [CUDA_HEAD_GRADIENT] = "_gradient"};
     const char *name = kernel_kind_names[k->kind];
     bool cuda = k->kind >= CUDA_DECODE_EMBED; /* apart from the host's, in one program */
     const char *phase = k->m == EXTENT_SEGMENTS ? "last" : k->phase;
@@ -372,6 +380,17 @@ static const char *instance_name(struct arena *a, const struct kernel *k, const 
         if (s->fused[i]->out == VALUE_LOGITS || s->fused[i]->in[0] == VALUE_LOGITS)
             matrix = "head";
     return arena_printf(a, "%s_%s%s", phase, matrix, suffix[k->kind] ? suffix[k->kind] : "");
+}
+
+/* On a GPU only training does, and only where it was asked to. */
+static bool writes_logits(const struct plan *p, enum schedule_id id)
+{
+    return !p->target->launches || (id == SCHEDULE_TRAIN && p->options.logits != LOGITS_NEVER);
+}
+
+int vocab_pieces(const struct plan *p)
+{
+    return (int)(p->extents[EXTENT_VOCAB] / p->extents[EXTENT_HEAD_TOKENS]);
 }
 
 static enum weight matrix_of(const struct step *s)
@@ -402,11 +421,16 @@ static int intern_kernel(struct arena *a, struct plan *p, enum schedule_id id,
     const struct op *product = kind == CUDA_MATMUL ? find_kind(s, OP_MATMUL) : NULL;
     k.out_f32 = product && (k.residual || product->out == VALUE_LOGITS);
     k.head_norm = find_kind(s, OP_HEAD_NORM) || find_kind(s, OP_HEAD_NORM_BW);
-    /* The final norm's backward is the first to touch the residual gradient. */
+    /* The final norm's backward is the first to touch the residual gradient, unless the head's adds
+     * up its pieces there. */
     k.accumulate =
         (kind == KERNEL_NORM_BACKWARD || kind == CUDA_NORM_BACKWARD) && s->loop != LOOP_NONE;
+    k.in_place = kind == CUDA_NORM_BACKWARD && !k.accumulate && !writes_logits(p, id);
+    if (kind == CUDA_MATMUL_DX && s->loop == LOOP_VOCAB)
+        k.accumulate = k.out_f32 = true;
     k.of_matrix = matrix_of(s);
     int times = s->loop == LOOP_LAYERS || s->loop == LOOP_LAYERS_REVERSED ? p->arch->layers
+                : s->loop == LOOP_VOCAB                                   ? vocab_pieces(p)
                 : s->loop == LOOP_CHUNKS && id != SCHEDULE_PREFILL
                     ? (int)(p->extents[EXTENT_ROWS] / p->extents[EXTENT_LOSS_ROWS])
                     : 1;
@@ -430,14 +454,16 @@ static int intern_kernel(struct arena *a, struct plan *p, enum schedule_id id,
 
 /* ---- schedules ---- */
 
-static enum loop loop_of(enum schedule_id id, const struct op_list *list, const struct op *op,
-                         enum condition when)
+static enum loop loop_of(const struct plan *p, enum schedule_id id, const struct op_list *list,
+                         const struct op *op, enum condition when)
 {
     bool backward = list->phase == PHASE_TRAIN_BACKWARD;
     if (op->section == SECTION_LAYER)
         return backward ? LOOP_LAYERS_REVERSED : LOOP_LAYERS;
     bool training = id == SCHEDULE_TRAIN || id == SCHEDULE_EVAL;
     bool logits = op->in[0] == VALUE_LOGITS || op->out == VALUE_LOGITS;
+    if (!writes_logits(p, id))
+        return backward && logits ? LOOP_VOCAB : LOOP_NONE;
     if (op->section == SECTION_EXIT && ((training && logits) || when == WHEN_SCORED))
         return LOOP_CHUNKS;
     return LOOP_NONE;
@@ -504,7 +530,7 @@ static int add_step(struct arena *a, struct plan *p, enum schedule_id id,
     if (!fusion)
         return 0;
     step->when = op->section == SECTION_EXIT ? when_exit : WHEN_ALWAYS;
-    step->loop = again ? LOOP_LAYERS_REVERSED : loop_of(id, list, op, step->when);
+    step->loop = again ? LOOP_LAYERS_REVERSED : loop_of(p, id, list, op, step->when);
     step->again = again;
     step->partition = partition_of(p, fusion->kernel);
     step->kernel = intern_kernel(a, p, id, fusion->kernel, step);
@@ -626,6 +652,9 @@ static void set_loads(struct plan *p)
     struct workload train = {.batch = o->batch, .tokens = o->sequence, .values = values};
     if (gpu)
         train.weights = DTYPE_BF16;
+    p->eval_load = train;
+    p->eval_load.no_logits = gpu;
+    train.no_logits = gpu && o->logits == LOGITS_NEVER;
     for (int phase = PHASE_TRAIN_FORWARD; phase <= PHASE_OPTIMISER; phase++)
         p->loads[phase] = train;
     struct workload serve = {.batch = 1,
@@ -636,6 +665,7 @@ static void set_loads(struct plan *p)
                              .samples = gpu};
     p->loads[PHASE_PREFILL] = p->score_load = serve;
     p->score_load.all_logits = true;
+    p->score_load.no_logits = gpu;
     serve.tokens = 1;
     serve.past = p->arch->context / 2;
     p->loads[PHASE_DECODE] = p->slots_load = serve;
@@ -647,6 +677,7 @@ static void build_lists(struct plan *p)
     set_loads(p);
     for (int phase = 0; phase < PHASE_COUNT; phase++)
         ops_build(p->arch, (enum phase)phase, &p->loads[phase], &p->lists[phase]);
+    ops_build(p->arch, PHASE_TRAIN_FORWARD, &p->eval_load, &p->eval);
     if (p->options.slots > 1)
         ops_build(p->arch, PHASE_DECODE, &p->slots_load, &p->slots);
     ops_build(p->arch, PHASE_PREFILL, &p->score_load, &p->score);
@@ -669,8 +700,7 @@ bool plan_build(struct arena *a, const struct arch *arch, const struct target *t
                       why) &&
         schedule_list(a, out, SCHEDULE_TRAIN, &l[PHASE_TRAIN_BACKWARD], SECTION_ENTRY, WHEN_ALWAYS,
                       why) &&
-        schedule_list(a, out, SCHEDULE_EVAL, &l[PHASE_TRAIN_FORWARD], SECTION_ENTRY, WHEN_ALWAYS,
-                      why) &&
+        schedule_list(a, out, SCHEDULE_EVAL, &out->eval, SECTION_ENTRY, WHEN_ALWAYS, why) &&
         schedule_list(a, out, SCHEDULE_PREFILL, &l[PHASE_PREFILL], SECTION_ENTRY, WHEN_LOGITS,
                       why) &&
         schedule_list(a, out, SCHEDULE_PREFILL, &out->score, SECTION_EXIT, WHEN_SCORED, why) &&

@@ -33,6 +33,7 @@ void bind_rope_backward(struct binding *b);
 const struct op *find_kind(const struct step *s, enum op_kind kind); /* NULL: does none */
 enum weight weight_of(const struct op *op);                          /* of NULL: none */
 int rstd_buffer(enum weight norm);
+int vocab_pieces(const struct plan *p); /* turns of a loop over the vocabulary */
 
 /* ---- plan_buffers.c ---- */
 

@@ -39,13 +39,17 @@ static const int64_t cuda_logits = 256 << 20;
 void cuda_set_extents(struct plan *p)
 {
     int64_t *e = p->extents;
-    e[EXTENT_VOCAB] = (e[EXTENT_TOKENS] + VOCAB_STEP - 1) / VOCAB_STEP * VOCAB_STEP;
+    e[EXTENT_VOCAB] = slab_vocab(p);
     e[EXTENT_SLOTS] = p->options.slots > 1 ? p->options.slots : 1;
     e[EXTENT_SEGMENTS] = SEGMENTS;
     e[EXTENT_LOSS_ROWS] = loss_rows(e[EXTENT_ROWS], p->arch->vocab, cuda_logits);
     if (e[EXTENT_LOSS_ROWS] > 2048)
         e[EXTENT_LOSS_ROWS] = loss_rows(e[EXTENT_ROWS], 1, 2048);
-    e[EXTENT_SCORE_ROWS] = loss_rows(e[EXTENT_CHUNK], p->arch->vocab, cuda_logits / 4);
+    e[EXTENT_SCORE_ROWS] = 0; /* scores want no logits */
+    if (p->options.logits == LOGITS_NEVER) {
+        e[EXTENT_LOSS_ROWS] = 0;
+        e[EXTENT_HEAD_TOKENS] = ops_head_tokens(e[EXTENT_TOKENS]);
+    }
 }
 
 /* The residual stream, its gradient, logits and statistics are fp32; all else is bf16. */
@@ -61,6 +65,8 @@ static enum dtype buffer_type(int id)
     case BUFFER_RSTDF:
     case BUFFER_HEAD_RSTD:
     case BUFFER_LSE:
+    case BUFFER_TOP:
+    case BUFFER_SUM:
         return DTYPE_F32;
     default:
         return DTYPE_BF16;
@@ -72,14 +78,20 @@ void cuda_declare(const struct plan *p, enum schedule_id id, struct schedule *s)
     struct buffer *b = s->buffers;
     b[BUFFER_D_X16] = (struct buffer){
         .name = "d_x16", .rows = b[BUFFER_GRADIENT + VALUE_X].rows, .width = EXTENT_D_MODEL};
-    b[BUFFER_D_LOGITS] =
-        (struct buffer){.name = "d_logits", .rows = b[VALUE_LOGITS].rows, .width = EXTENT_VOCAB};
+    bool never = p->options.logits == LOGITS_NEVER;
+    b[BUFFER_D_LOGITS] = (struct buffer){.name = "d_logits",
+                                         .rows = never ? EXTENT_ROWS : b[VALUE_LOGITS].rows,
+                                         .width = never ? EXTENT_HEAD_TOKENS : EXTENT_VOCAB};
+    b[BUFFER_TOP] = (struct buffer){.name = "top", .rows = EXTENT_ROWS, .width = EXTENT_ONE};
+    b[BUFFER_SUM] = (struct buffer){.name = "sum", .rows = EXTENT_ROWS, .width = EXTENT_ONE};
     if (id == SCHEDULE_DECODE || id == SCHEDULE_BATCH) { /* k and v go straight to the cache */
         b[VALUE_ROPE].name = "q";
         b[VALUE_ROPE].width = EXTENT_DQ;
     }
-    if (id == SCHEDULE_PREFILL && p->extents[EXTENT_SCORE_ROWS] < SEGMENTS)
+    if (id == SCHEDULE_PREFILL) { /* of the last tokens of prompts; scores have none */
         b[VALUE_LOGITS].rows = EXTENT_SEGMENTS;
+        b[VALUE_NORMF].rows = EXTENT_CHUNK;
+    }
     for (int i = 0; i < BUFFER_COUNT; i++)
         b[i].type = buffer_type(i);
 }
@@ -107,10 +119,10 @@ static void bind_written(struct binding *b, enum operand_kind kind)
     bind_operand(b, kind, 0, AT_WHOLE, true);
 }
 
-/* Training, and the chunks of a scored prompt, use all their rows. */
+/* Training uses all its rows. */
 static void bind_call(struct binding *b)
 {
-    if (is_training(b) || b->step->when == WHEN_SCORED)
+    if (is_training(b))
         bind_none(b);
     else
         bind_plain(b, OPERAND_CALL);
@@ -247,18 +259,46 @@ static void bind_matmul(struct binding *b)
 
 static void bind_loss(struct binding *b)
 {
-    bool train = b->id == SCHEDULE_TRAIN;
     bind_plain(b, OPERAND_LOSSES);
-    if (train)
-        bind_buffer(b, BUFFER_D_LOGITS, true);
-    else
-        bind_none(b);
+    bind_buffer(b, BUFFER_D_LOGITS, true);
     bind_value(b, VALUE_LOGITS, false);
     bind_plain(b, OPERAND_TARGETS);
-    if (train)
-        bind_plain(b, OPERAND_STEP);
-    else
-        bind_none(b);
+    bind_plain(b, OPERAND_STEP);
+}
+
+/* In training with what gradients want: they add up in the residual stream's, in fp32. */
+static void bind_head_loss(struct binding *b)
+{
+    const struct op *head = find_kind(b->step, OP_MATMUL);
+    bind_plain(b, OPERAND_LOSSES);
+    if (b->id == SCHEDULE_TRAIN) {
+        bind_buffer(b, BUFFER_TOP, true);
+        bind_buffer(b, BUFFER_SUM, true);
+        bind_gradient(b, VALUE_X, true);
+    } else {
+        for (int i = 0; i < 3; i++)
+            bind_none(b);
+    }
+    bind_value(b, head->in[0], false);
+    bind_weight(b, OPERAND_WEIGHT, head->weight);
+    bind_plain(b, OPERAND_TARGETS);
+    bind_call(b);
+    bind_plain(b, OPERAND_SCRATCH);
+}
+
+/* The weights twice more, as addresses: of all tokens, and of this turn's. */
+static void bind_head_gradient(struct binding *b)
+{
+    const struct op *head = find_kind(b->step, OP_MATMUL);
+    bind_buffer(b, BUFFER_D_LOGITS, true);
+    bind_value(b, head->in[0], false);
+    bind_weight(b, OPERAND_WEIGHT, head->weight);
+    bind_buffer(b, BUFFER_TOP, false);
+    bind_buffer(b, BUFFER_SUM, false);
+    bind_plain(b, OPERAND_TARGETS);
+    bind_operand(b, OPERAND_WEIGHT, (int)head->weight, AT_WHOLE, false);
+    bind_weight(b, OPERAND_WEIGHT, head->weight);
+    bind_plain(b, OPERAND_STEP);
 }
 
 /* What prefill and training do alike, and prefill alone. */
@@ -298,6 +338,9 @@ static void bind_rows(struct binding *b, enum kernel_kind kind)
         bind_plain(b, OPERAND_SEGMENT_ROW);
         bind_cached_rows(b);
         break;
+    case CUDA_HEAD_LOSS:
+        bind_head_loss(b);
+        break;
     default:
         bind_loss(b);
         break;
@@ -310,7 +353,10 @@ static void bind_norm_backward(struct binding *b)
     bind_gradient(b, op->out, true);
     bind_buffer(b, BUFFER_D_X16, true);
     bind_weight(b, OPERAND_GRADIENT, op->weight);
-    bind_gradient(b, op->in[0], false);
+    if (b->p->kernels[b->step->kernel].in_place)
+        bind_none(b);
+    else
+        bind_gradient(b, op->in[0], false);
     bind_value(b, op->in[1], false);
     bind_buffer(b, rstd_buffer(op->weight), false);
     bind_weight(b, OPERAND_WEIGHT, op->weight);
@@ -321,7 +367,7 @@ static void bind_products_backward(struct binding *b, enum kernel_kind kind)
 {
     const struct op *op = b->step->fused[0];
     if (kind == CUDA_MATMUL_DX) {
-        bind_gradient(b, op->out, true);
+        bind_gradient(b, b->step->loop == LOOP_VOCAB ? VALUE_X : op->out, true);
         bind_half_gradient(b, op->in[0]);
         bind_weight(b, OPERAND_WEIGHT, op->weight);
         return;
@@ -353,6 +399,9 @@ static void bind_training(struct binding *b, enum kernel_kind kind)
         break;
     case CUDA_NORM_BACKWARD:
         bind_norm_backward(b);
+        break;
+    case CUDA_HEAD_GRADIENT:
+        bind_head_gradient(b);
         break;
     case CUDA_ROPE_BACKWARD:
         bind_rope_backward(b);

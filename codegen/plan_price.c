@@ -1,6 +1,6 @@
 /* plan_price.c - what a plan takes on a device: the prices of law/cost.c, put to the steps that do
  * the operations. No price is made here: the sum over the steps of a list is cost_list of it. */
-#include "codegen.h"
+#include "plan.h"
 
 /* An operation list with the schedule that runs it. */
 struct priced_list {
@@ -14,6 +14,8 @@ static int calls(const struct plan *p, const struct step *s, enum schedule_id id
 {
     if (s->loop == LOOP_LAYERS || s->loop == LOOP_LAYERS_REVERSED)
         return p->arch->layers;
+    if (s->loop == LOOP_VOCAB)
+        return vocab_pieces(p);
     if (s->loop != LOOP_CHUNKS)
         return 1;
     return id == SCHEDULE_PREFILL ? (int)(p->extents[EXTENT_CHUNK] / p->extents[EXTENT_SCORE_ROWS])
@@ -68,7 +70,7 @@ void plan_price(struct plan *p, const struct device *d)
     const struct priced_list lists[] = {
         {SCHEDULE_TRAIN, &p->lists[PHASE_TRAIN_FORWARD], &p->loads[PHASE_TRAIN_FORWARD]},
         {SCHEDULE_TRAIN, &p->lists[PHASE_TRAIN_BACKWARD], &p->loads[PHASE_TRAIN_BACKWARD]},
-        {SCHEDULE_EVAL, &p->lists[PHASE_TRAIN_FORWARD], &p->loads[PHASE_TRAIN_FORWARD]},
+        {SCHEDULE_EVAL, &p->eval, &p->eval_load},
         {SCHEDULE_PREFILL, &p->lists[PHASE_PREFILL], &p->loads[PHASE_PREFILL]},
         {SCHEDULE_PREFILL, &p->score, &p->score_load},
         {SCHEDULE_DECODE, &p->lists[PHASE_DECODE], &p->loads[PHASE_DECODE]},

@@ -52,7 +52,7 @@ static void print_operands(const struct schedule *s, const struct step *step, FI
     static const char *const at[] = {
         [AT_WHOLE] = "",           [AT_FIRST_LAYER] = "[0]", [AT_LAYER] = "[l]",
         [AT_NEXT_LAYER] = "[l+1]", [AT_LAST_LAYER] = "[L]",  [AT_CHUNK] = "[c]",
-        [AT_LAST_ROW] = "[last]",
+        [AT_TOKENS] = "[v]",       [AT_LAST_ROW] = "[last]",
     };
     for (int k = 0; k < step->n_operands; k++) {
         const struct operand *o = &step->operands[k];
@@ -96,7 +96,8 @@ static void print_loop_head(const struct step *step, FILE *out)
     static const char *const loops[] = {[LOOP_NONE] = "once",
                                         [LOOP_LAYERS] = "layers, first to last",
                                         [LOOP_LAYERS_REVERSED] = "layers, last to first",
-                                        [LOOP_CHUNKS] = "chunks of rows"};
+                                        [LOOP_CHUNKS] = "chunks of rows",
+                                        [LOOP_VOCAB] = "pieces of the vocabulary"};
     static const char *const when[] = {
         [WHEN_ALWAYS] = "", [WHEN_SCORED] = ", when scored", [WHEN_LOGITS] = ", when logits"};
     fprintf(out, "  %s%s\n", loops[step->loop], when[step->when]);
@@ -162,6 +163,8 @@ void plan_print(const struct plan *p, FILE *out)
             p->options.generic ? "generic" : "specialised");
     if (p->options.recompute > RECOMPUTE_NONE)
         fprintf(out, "backward makes again: %s\n", recompute_names[p->options.recompute]);
+    if (p->target->launches && p->options.logits == LOGITS_NEVER)
+        fprintf(out, "logits of training are never written\n");
     fprintf(out, "extents\n");
     for (int e = 1; e < EXTENT_ONE; e++)
         if (p->extents[e])
@@ -190,10 +193,10 @@ static bool operation_done_once(const struct schedule *s, const struct op *op)
     return times == 1;
 }
 
-static bool all_done(const struct plan *p, enum schedule_id id, enum phase phase)
+static bool all_done(const struct schedule *s, const struct op_list *list)
 {
-    for (int i = 0; i < p->lists[phase].n; i++)
-        if (!operation_done_once(&p->schedules[id], &p->lists[phase].ops[i]))
+    for (int i = 0; i < list->n; i++)
+        if (!operation_done_once(s, &list->ops[i]))
             return false;
     return true;
 }
@@ -255,14 +258,17 @@ static bool live_buffers_apart(const struct plan *p, const struct schedule *s)
 
 bool plan_verify(const struct plan *p, const char **why)
 {
-    static const struct {
+    const struct {
         enum schedule_id id;
-        enum phase phase;
-    } covers[] = {{SCHEDULE_TRAIN, PHASE_TRAIN_FORWARD}, {SCHEDULE_TRAIN, PHASE_TRAIN_BACKWARD},
-                  {SCHEDULE_EVAL, PHASE_TRAIN_FORWARD},  {SCHEDULE_PREFILL, PHASE_PREFILL},
-                  {SCHEDULE_DECODE, PHASE_DECODE},       {SCHEDULE_UPDATE, PHASE_OPTIMISER}};
+        const struct op_list *list;
+    } covers[] = {{SCHEDULE_TRAIN, &p->lists[PHASE_TRAIN_FORWARD]},
+                  {SCHEDULE_TRAIN, &p->lists[PHASE_TRAIN_BACKWARD]},
+                  {SCHEDULE_EVAL, &p->eval},
+                  {SCHEDULE_PREFILL, &p->lists[PHASE_PREFILL]},
+                  {SCHEDULE_DECODE, &p->lists[PHASE_DECODE]},
+                  {SCHEDULE_UPDATE, &p->lists[PHASE_OPTIMISER]}};
     for (size_t i = 0; i < sizeof covers / sizeof covers[0]; i++)
-        if (!all_done(p, covers[i].id, covers[i].phase)) {
+        if (!all_done(&p->schedules[covers[i].id], covers[i].list)) {
             *why = "an operation is done twice or never";
             return false;
         }

@@ -196,6 +196,8 @@ static void train(FILE *out, const struct spec *s, const struct train_spec *t)
             t->sequence, t->accumulate);
     if (t->recompute != RECOMPUTE_AUTO)
         fprintf(out, "  train.recompute %s\n", recompute_names[t->recompute]);
+    if (t->logits != LOGITS_AUTO)
+        fprintf(out, "  train.logits %s\n", logits_names[t->logits]);
     real(out, "train.lr", t->lr);
     real(out, "train.warmup", t->warmup);
     real(out, "train.weight_decay", t->weight_decay);

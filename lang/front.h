@@ -284,6 +284,7 @@ enum key_type {
     TYPE_DEVICE, /* int */
     TYPE_DTYPE,
     TYPE_RECOMPUTE,
+    TYPE_LOGITS,
     TYPE_FORM,
     TYPE_SAMPLES, /* a list of doubles, one for each sample */
     TYPE_LIST,    /* struct numbers */

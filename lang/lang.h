@@ -214,6 +214,15 @@ enum recompute {
 };
 extern const char *const recompute_names[RECOMPUTE_COUNT]; /* auto none norms mlp all */
 
+/* How a GPU's training goes from the final norm to the loss and back. */
+enum logits {
+    LOGITS_AUTO,   /* in chunks, unless memory is short of even those */
+    LOGITS_CHUNKS, /* all logits of some rows at a time, written and made their own gradients */
+    LOGITS_NEVER,  /* never written: the head's product is made twice */
+    LOGITS_COUNT
+};
+extern const char *const logits_names[LOGITS_COUNT]; /* auto chunks never */
+
 struct train_spec {
     double tokens; /* NaN: not given; D of the law */
     int law;       /* index into spec.laws, or -1 */
@@ -222,6 +231,7 @@ struct train_spec {
     int sequence;  /* tokens a sequence; 0: min(context, 256) */
     int accumulate;
     enum recompute recompute;
+    enum logits logits;
     double lr, warmup /* steps */, weight_decay, clip, beta1, beta2;
     struct span at;
 };
@@ -361,6 +371,7 @@ enum op_kind {
     OP_SWIGLU,    /* h[m,n] = silu(gate) up                                                    */
     OP_ADD,       /* residual                                                                  */
     OP_LOSS,      /* softmax cross-entropy over n = V                                          */
+    OP_HEAD_LOSS, /* the same right behind the head, its logits not written                    */
     OP_SAMPLE,    /* the next token of each of m rows from n = V logits                        */
     OP_EMBED_BW,
     OP_NORM_BW,
@@ -371,6 +382,7 @@ enum op_kind {
     OP_ROPE_BW,
     OP_ATTENTION_BW,
     OP_SWIGLU_BW,
+    OP_LOSS_BW,   /* gradients of m rows of n = V logits right behind the head, made again      */
     OP_GRAD_NORM, /* sum of squares of n gradients                                             */
     OP_ADAMW,     /* n parameters                                                              */
     OP_KIND_COUNT
@@ -434,6 +446,7 @@ struct workload {
     int batch, tokens; /* tokens a sequence in this pass */
     double past;       /* cached tokens before it */
     enum dtype weights, kv, values;
+    bool no_logits;  /* training, scoring: a row's logits are not written */
     bool all_logits; /* prefill: a head row for every token (scoring) rather than the last */
     bool samples;    /* logits stay on the device, where a kernel chooses from them */
 };
@@ -447,6 +460,9 @@ struct op_list {
 /* Fixed cost, no allocation: about a microsecond. */
 void ops_build(const struct arch *a, enum phase phase, const struct workload *w,
                struct op_list *out);
+/* Tokens whose logits' gradients exist at once where logits are never written: a 64th of the
+ * vocabulary, or 1024, in pieces of one size, a multiple of 8. */
+int64_t ops_head_tokens(int64_t vocab);
 /* Whether backward does an operation of the forward pass again at that level. */
 bool op_made_again(enum recompute level, const struct op *op);
 /* FLOPs of the model's own products, attention's among them: what MFU counts. */

@@ -21,7 +21,8 @@ const char *const op_kind_names[OP_KIND_COUNT] = {
     [OP_HEAD_NORM] = "head_norm", [OP_ROPE] = "rope",
     [OP_KV_WRITE] = "kv_write",   [OP_ATTENTION] = "attention",
     [OP_SWIGLU] = "swiglu",       [OP_ADD] = "add",
-    [OP_LOSS] = "loss",           [OP_SAMPLE] = "sample",
+    [OP_LOSS] = "loss",           [OP_HEAD_LOSS] = "head_loss",
+    [OP_LOSS_BW] = "loss_bw",     [OP_SAMPLE] = "sample",
     [OP_EMBED_BW] = "embed_bw",   [OP_NORM_BW] = "norm_bw",
     [OP_MATMUL_DX] = "matmul_dx", [OP_MATMUL_DW] = "matmul_dw",
     [OP_BIAS_BW] = "bias_bw",     [OP_HEAD_NORM_BW] = "head_norm_bw",
@@ -191,6 +192,39 @@ static enum weight head_weight(const struct arch *a)
     return a->tied ? WEIGHT_EMBED : WEIGHT_HEAD;
 }
 
+int64_t ops_head_tokens(int64_t vocab)
+{
+    int64_t most = vocab / 64 > 1024 ? vocab / 64 : 1024;
+    int64_t pieces = (vocab + most - 1) / most, each = (vocab + pieces - 1) / pieces;
+    return (each + 7) / 8 * 8;
+}
+
+/* The head's product behind which nothing is written but a piece's gradients, if any. */
+static void bare_head(struct builder *b, const char *name, int64_t m)
+{
+    const struct arch *a = b->a;
+    matmul(b, name, m, a->vocab, a->d_model, VALUE_NORMF, VALUE_LOGITS, head_weight(a));
+    b->out->ops[b->out->n - 1].value_bytes = (double)m * a->d_model * b->value;
+}
+
+/* Loss of logits that were written, and of those that were not: of them a pair of floats for each
+ * 256 columns. */
+static void loss_of_logits(struct builder *b, int64_t m)
+{
+    int64_t v = b->a->vocab;
+    if (b->w->no_logits) {
+        bare_head(b, "head", m);
+        struct op *op = wire(add(b, OP_HEAD_LOSS, "loss", m, v, 0), VALUE_LOGITS, VALUE_TOKENS,
+                             VALUE_LOGITS, WEIGHT_NONE);
+        count_bytes(op, 6.0 * m * v, 16.0 * m * v / 256);
+        return;
+    }
+    matmul(b, "head", m, v, b->a->d_model, VALUE_NORMF, VALUE_LOGITS, head_weight(b->a));
+    struct op *op = wire(add(b, OP_LOSS, "loss", m, v, 0), VALUE_LOGITS, VALUE_TOKENS, VALUE_LOGITS,
+                         WEIGHT_NONE);
+    count_bytes(op, 8.0 * m * v, (double)m * v * (b->wide + b->value));
+}
+
 static void forward(struct builder *b, bool cached, bool loss)
 {
     const struct arch *a = b->a;
@@ -206,12 +240,12 @@ static void forward(struct builder *b, bool cached, bool loss)
     b->section = SECTION_EXIT;
     int64_t rows = loss || b->w->all_logits ? m : b->w->batch;
     norm(b, "normf", rows, VALUE_X, VALUE_NORMF, WEIGHT_NORMF);
-    matmul(b, "head", rows, a->vocab, d, VALUE_NORMF, VALUE_LOGITS, head_weight(a));
     if (loss || b->w->all_logits) {
-        op = wire(add(b, OP_LOSS, "loss", rows, a->vocab, 0), VALUE_LOGITS, VALUE_TOKENS,
-                  VALUE_LOGITS, WEIGHT_NONE);
-        count_bytes(op, 8.0 * rows * a->vocab, (double)rows * a->vocab * (b->wide + b->value));
-    } else if (b->w->samples) {
+        loss_of_logits(b, rows);
+        return;
+    }
+    matmul(b, "head", rows, a->vocab, d, VALUE_NORMF, VALUE_LOGITS, head_weight(a));
+    if (b->w->samples) {
         op = wire(add(b, OP_SAMPLE, "sample", rows, a->vocab, 0), VALUE_LOGITS, VALUE_NONE,
                   VALUE_TOKENS, WEIGHT_NONE);
         count_bytes(op, 2.0 * rows * a->vocab, (double)rows * a->vocab * b->wide);
@@ -272,13 +306,34 @@ static void layer_backward(struct builder *b, int64_t m)
     norm_gradient(b, "norm1_bw", m, VALUE_X, VALUE_NORM1, WEIGHT_NORM1);
 }
 
+/* The head's gradients, a piece of the vocabulary at a time: their logits once more, and each piece
+ * reads and writes all of dx in fp32, and reads all rows of its input. */
+static void head_again(struct builder *b, int64_t m)
+{
+    const struct arch *a = b->a;
+    int64_t v = a->vocab, pieces = (v + ops_head_tokens(v) - 1) / ops_head_tokens(v);
+    bare_head(b, "head_again", m);
+    b->out->ops[b->out->n - 1].value_bytes *= (double)pieces;
+    struct op *op = wire(add(b, OP_LOSS_BW, "loss_bw", m, v, 0), VALUE_LOGITS, VALUE_TOKENS,
+                         VALUE_LOGITS, WEIGHT_NONE);
+    count(b, op, 4.0 * m * v, (double)m * v);
+    matmul_gradients(b, "head_dx", "head_dw", m, v, a->d_model, VALUE_NORMF, VALUE_LOGITS,
+                     head_weight(a));
+    struct op *dx = &b->out->ops[b->out->n - 2], *dw = &b->out->ops[b->out->n - 1];
+    dx->value_bytes += (double)m * a->d_model * (8.0 * (double)pieces - b->value);
+    dw->value_bytes += (double)m * a->d_model * b->value * (double)(pieces - 1);
+}
+
 static void backward(struct builder *b)
 {
     const struct arch *a = b->a;
     int64_t m = (int64_t)b->w->batch * b->w->tokens, d = a->d_model;
     b->section = SECTION_EXIT;
-    matmul_gradients(b, "head_dx", "head_dw", m, a->vocab, d, VALUE_NORMF, VALUE_LOGITS,
-                     head_weight(a));
+    if (b->w->no_logits)
+        head_again(b, m);
+    else
+        matmul_gradients(b, "head_dx", "head_dw", m, a->vocab, d, VALUE_NORMF, VALUE_LOGITS,
+                         head_weight(a));
     norm_gradient(b, "normf_bw", m, VALUE_X, VALUE_NORMF, WEIGHT_NORMF);
     b->section = SECTION_LAYER;
     layer_backward(b, m);
@@ -353,7 +408,9 @@ double ops_model_flops(const struct op_list *l)
     double sum = 0;
     for (int i = 0; i < l->n; i++)
         switch (l->ops[i].kind) {
-        case OP_MATMUL:
+        case OP_MATMUL: /* of backward: made again */
+            sum += l->phase == PHASE_TRAIN_BACKWARD ? 0 : l->ops[i].flops;
+            break;
         case OP_MATMUL_DX:
         case OP_MATMUL_DW:
         case OP_ATTENTION:

@@ -27,6 +27,7 @@ const char *const knob_names[KNOB_COUNT] = {
 
 const char *const dtype_names[DTYPE_COUNT] = {"fp32", "bf16", "int8"};
 const char *const recompute_names[RECOMPUTE_COUNT] = {"auto", "none", "norms", "mlp", "all"};
+const char *const logits_names[LOGITS_COUNT] = {"auto", "chunks", "never"};
 
 const char *const law_form_names[] = {
     [LAW_CHINCHILLA] = "chinchilla", [LAW_MULTIPLICATIVE] = "multiplicative",
@@ -98,6 +99,9 @@ static void fill(char *base, const struct setting *s)
         break;
     case TYPE_RECOMPUTE:
         *(enum recompute *)field = (enum recompute)s->choice;
+        break;
+    case TYPE_LOGITS:
+        *(enum logits *)field = (enum logits)s->choice;
         break;
     case TYPE_FORM:
         *(enum law_form *)field = (enum law_form)s->choice;

@@ -526,6 +526,8 @@ static bool read_value(struct reading *r, const struct ast_value *v)
         return read_choice(r, v, dtype_names, (int)r->info->hi + 1);
     case TYPE_RECOMPUTE:
         return read_choice(r, v, recompute_names, RECOMPUTE_COUNT);
+    case TYPE_LOGITS:
+        return read_choice(r, v, logits_names, LOGITS_COUNT);
     case TYPE_FORM:
         return read_choice(r, v, law_form_names, N_FORMS);
     case TYPE_SAMPLES:

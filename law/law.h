@@ -88,9 +88,12 @@ struct price cost_train_step(const struct device *d, const struct train_spec *t,
  * most saving if none is. A CPU's memory is not asked. */
 double cost_train_memory(const struct device *d, const struct train_spec *t, const struct arch *a);
 double cost_train_memory_at(const struct device *d, const struct train_spec *t,
-                            const struct arch *a, enum recompute level);
+                            const struct arch *a, enum recompute level, enum logits form);
 enum recompute cost_recompute(const struct device *d, const struct train_spec *t,
                               const struct arch *a);
+/* Whether a GPU writes logits, in chunks: the spec's own, or (auto) as long as memory holds a chunk
+ * at that level. */
+enum logits cost_logits(const struct device *d, const struct train_spec *t, const struct arch *a);
 double cost_value_width(const struct arch *a, enum value v); /* elements of a row */
 double cost_train_rate(const struct device *d, const struct train_spec *t, const struct arch *a);
 
@@ -129,6 +132,7 @@ struct phase_price {
     double tokens;            /* that it makes or takes, all sequences together */
     double mfu;               /* training: part of the matrix units' peak; NaN elsewhere */
     enum recompute recompute; /* training: what backward makes again */
+    enum logits logits;       /* training: whether they are written */
     struct price price;
 };
 enum { PHASE_PRICES = 4 };

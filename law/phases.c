@@ -53,6 +53,7 @@ static void training_phase(const struct pricing *p, const struct arch *a, struct
     x.tokens = (double)x.sequences * w.tokens;
     x.price = cost_train_step(p->training, t, a);
     x.recompute = cost_recompute(p->training, t, a);
+    x.logits = cost_logits(p->training, t, a);
     x.mfu =
         x.price.flops / x.price.seconds / cost_matrix_peak(p->training, PHASE_TRAIN_FORWARD, &w);
     add_phase(out, x);

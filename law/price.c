@@ -25,6 +25,8 @@ static const struct price_row cpu[OP_KIND_COUNT] = {
     [OP_SWIGLU] = {UNIT_VECTOR, 0.5, DECODE, 0, 1, 1, 1},
     [OP_ADD] = {UNIT_VECTOR, 1, ALWAYS, 1.0 / 3, 1, 1, 1},
     [OP_LOSS] = {UNIT_VECTOR, 0.5, 0, 1, 1, 1, 1},
+    [OP_HEAD_LOSS] = {UNIT_VECTOR, 0.5, 0, 1, 1, 1, 1},
+    [OP_LOSS_BW] = {UNIT_VECTOR, 0.5, 0, 1, 1, 1, 1},
     [OP_SAMPLE] = {UNIT_VECTOR, 1, 0, 1, 1, 1, 1},
     [OP_EMBED_BW] = {UNIT_VECTOR, 1, 0, 1, 1, 1, 1},
     [OP_NORM_BW] = {UNIT_VECTOR, 1, 0, 1, 1, 1, 1},
@@ -42,12 +44,14 @@ static const struct price_row cpu[OP_KIND_COUNT] = {
 
 /* Prefill and training: many rows, tiles on the matrix units. Fractions that an H200 reached with
  * 16384 rows of Llama-3.2-1B and of Surefire-1B (codegen/kernels/cuda/NOTES-train.md has the
- * figures), but for ADAMW's, ROPE_BW's and LOSS's, whose kernels have changed since.
- *   products   in proportion to the vendor's (`matmul` of the device), as a session has them: by
- * the library, with --products own 5 to 11 % more attention  in proportion to `attention`, of which
- * `gpu_exponentials` takes its part backward   one pass on wgmma, with turns for the sums of dq.
- * Before sm_90 two passes make seven products for the five that are counted: too low a price there
- */
+ * figures). ADAMW's, ROPE_BW's and LOSS's kernels have changed since, and the first two are what is
+ * expected of the new ones, as is the head without logits.
+ *
+ * Products are in proportion to the vendor's (`matmul` of the device), as a session has them: by
+ * the library; with --products own training takes 5 to 11 % longer. Attention is in proportion to
+ * `attention`, of which `gpu_exponentials` takes its part. Its gradients: one pass on wgmma, with
+ * turns for the sums of dq. Before sm_90 two passes make seven products for the five that are
+ * counted: too low a price there. */
 static const struct price_row gpu_rows[OP_KIND_COUNT] = {
     [OP_EMBED] = {UNIT_VECTOR, 1, 0, 1, 0.90, 1, 1},
     [OP_NORM] = {UNIT_VECTOR, 1, 0, 1, 0.96, 1, 1},
@@ -60,7 +64,10 @@ static const struct price_row gpu_rows[OP_KIND_COUNT] = {
     [OP_SWIGLU] = {UNIT_VECTOR, 0.5, 0, 1, 1.00, 1, 1},
     /* The product in front of it writes the sum: what is left is the stream's being read. */
     [OP_ADD] = {UNIT_VECTOR, 1, ALWAYS, 1.0 / 3, 0.90, 0, 1},
-    [OP_LOSS] = {UNIT_VECTOR, 0.5, 0, 1, 0.75, 1, 1},
+    [OP_LOSS] = {UNIT_VECTOR, 0.5, 0, 1, 0.65, 1, 1},
+    /* In the registers of the head's product, whose rate has the end of a tile in it. */
+    [OP_HEAD_LOSS] = {UNIT_VECTOR, 1, ALWAYS, 1, 0.50, 1, 1},
+    [OP_LOSS_BW] = {UNIT_VECTOR, 1, ALWAYS, 1, 0.90, 0, 1},
     [OP_SAMPLE] = {UNIT_VECTOR, 1, 0, 1, 0.50, 2, 1},
     [OP_EMBED_BW] = {UNIT_VECTOR, 1, 0, 1, 0.45, 2, 1},
     [OP_NORM_BW] = {UNIT_VECTOR, 1, 0, 1, 0.86, 2, 1},

@@ -198,6 +198,8 @@ static void print_phases(const struct resolution *r, FILE *out)
             fprintf(out, ", %.1f %% of the matrix peak", 100 * x->mfu);
         if (x->recompute > RECOMPUTE_NONE)
             fprintf(out, ", backward makes %s again", recompute_names[x->recompute]);
+        if (x->logits == LOGITS_NEVER)
+            fprintf(out, ", logits are never written");
         fputc('\n', out);
     }
 }
@@ -406,6 +408,8 @@ static void json_phases(const struct resolution *r, FILE *out)
         }
         if (x->recompute != RECOMPUTE_AUTO)
             fprintf(out, ", \"recompute\": \"%s\"", recompute_names[x->recompute]);
+        if (x->logits == LOGITS_NEVER)
+            fprintf(out, ", \"logits\": \"%s\"", logits_names[x->logits]);
         fprintf(out, "}");
     }
     fprintf(out, "\n  ]");

@@ -1,5 +1,5 @@
-/* train_cost.c - training: what a step takes and what it keeps, and how much of a layer's forward
- * pass is made again in its backward pass so that it fits. */
+/* train_cost.c - training: what a step takes and what it keeps, how much of a layer's forward pass
+ * is made again in its backward pass so that it fits, and whether logits are written. */
 #include "law.h"
 
 #include <math.h>
@@ -65,50 +65,76 @@ static bool remade(const struct op_list *forward, enum recompute level, enum val
     return false;
 }
 
-/* Bytes a row: an operation of the backward list reads a gradient (its first input) and what the
- * forward pass kept (its second), and makes a gradient. Kept values are there once a layer, those
- * made again once; of gradients, at most those of one operation and the residual stream's, which
- * has a narrow copy where it is wider than the others. */
-static double activation_bytes(const struct workload *w, const struct arch *a, enum recompute level)
+/* Bytes of activations: what forward leaves for backward, and beside it at most what one of two
+ * places wants for itself, a layer's gradients or what stands between the final norm and its. */
+struct activations {
+    double kept, layer; /* a row */
+};
+
+/* Kept values are there once a layer, those made again once. An operation of the backward list
+ * reads a gradient (its first input) and what the forward pass kept (its second), and makes a
+ * gradient: at most those of one operation exist, and the residual stream's, which has a narrow
+ * copy where it is wider than the others. */
+static struct activations layer_bytes(const struct workload *w, const struct arch *a,
+                                      enum recompute level)
 {
     struct op_list forward, backward;
+    struct activations x = {0};
     ops_build(a, PHASE_TRAIN_FORWARD, w, &forward);
     ops_build(a, PHASE_TRAIN_BACKWARD, w, &backward);
-    double copies[VALUE_COUNT] = {0}, bytes = 0, gradients = 0, narrow = dtype_bytes(w->values);
+    double copies[VALUE_COUNT] = {0}, gradients = 0, narrow = dtype_bytes(w->values);
     for (int i = 0; i < backward.n; i++) {
         const struct op *op = &backward.ops[i];
+        if (op->section == SECTION_EXIT)
+            continue;
         copies[op->in[1]] = fmax(copies[op->in[1]], op->times);
-        if (op->in[0] != VALUE_LOGITS)
-            gradients =
-                fmax(gradients, cost_value_width(a, op->in[0]) + cost_value_width(a, op->out));
+        gradients = fmax(gradients, cost_value_width(a, op->in[0]) + cost_value_width(a, op->out));
     }
     copies[VALUE_H] = 0; /* made again from gate and up */
-    for (int v = VALUE_X; v < VALUE_LOGITS; v++)
-        if (copies[v] > 0)
-            bytes += row_bytes(w, a, (enum value)v) *
-                     (remade(&forward, level, (enum value)v) ? 1 : copies[v]);
-    bytes += narrow * gradients + row_bytes(w, a, VALUE_X);
-    if (w->values != DTYPE_F32)
-        bytes += row_bytes(w, a, VALUE_X) + narrow * a->d_model + row_bytes(w, a, VALUE_H) +
-                 4.0 * arch_dq(a); /* the last: sums of attention's gradients, in scratch */
-    return bytes;
+    for (int v = VALUE_X; v < VALUE_LOGITS; v++) {
+        double bytes = row_bytes(w, a, (enum value)v);
+        if (copies[v] > 0 && remade(&forward, level, (enum value)v))
+            x.layer += bytes;
+        else
+            x.kept += copies[v] * bytes;
+    }
+    x.layer += narrow * gradients;
+    x.kept += row_bytes(w, a, VALUE_X); /* the stream's gradient */
+    if (w->values != DTYPE_F32) {
+        /* The stream behind the last layer; in scratch sums of attention's gradients, or pairs of
+         * the head's loss. */
+        x.kept += row_bytes(w, a, VALUE_X) + fmax(4.0 * arch_dq(a), 4 + 8 * a->vocab / 256.0);
+        x.layer += narrow * a->d_model + row_bytes(w, a, VALUE_H);
+    }
+    return x;
+}
+
+/* A chunk's logits and their gradient, or a piece's gradients and what makes them again; the final
+ * norm's output, and where logits are written its gradient. */
+static double head_bytes(const struct device *d, const struct workload *w, const struct arch *a,
+                         double rows, enum logits form)
+{
+    double narrow = dtype_bytes(w->values);
+    if (form == LOGITS_NEVER && !device_is_cpu(d))
+        return rows * (narrow * ((double)ops_head_tokens(a->vocab) + a->d_model) + 8);
+    double logits = narrow < 4 ? 4 + narrow : 4; /* in fp32 they become their own gradient */
+    return loss_rows(d, rows, a) * (double)a->vocab * logits + rows * 2 * narrow * a->d_model;
 }
 
 double cost_train_memory_at(const struct device *d, const struct train_spec *t,
-                            const struct arch *a, enum recompute level)
+                            const struct arch *a, enum recompute level, enum logits form)
 {
     struct workload w = cost_training(d, t, a->context);
-    bool narrow =
-        w.values != DTYPE_F32; /* bf16 copies of parameters, and of the logits' gradient */
     double rows = (double)w.batch * w.tokens;
-    double state = (16.0 + (narrow ? 2 : 0)) * (double)arch_total_params(a);
-    return state + rows * activation_bytes(&w, a, level) +
-           loss_rows(d, rows, a) * (double)a->vocab * (narrow ? 6 : 4);
+    double copies = w.values == DTYPE_F32 ? 0 : dtype_bytes(w.values); /* of parameters */
+    struct activations x = layer_bytes(&w, a, level);
+    return (16 + copies) * (double)arch_total_params(a) + rows * x.kept +
+           fmax(rows * x.layer, head_bytes(d, &w, a, rows, form));
 }
 
 double cost_train_memory(const struct device *d, const struct train_spec *t, const struct arch *a)
 {
-    return cost_train_memory_at(d, t, a, cost_recompute(d, t, a));
+    return cost_train_memory_at(d, t, a, cost_recompute(d, t, a), cost_logits(d, t, a));
 }
 
 /* ---- what is made again ---------------------------------------------------------------------- */
@@ -116,20 +142,52 @@ double cost_train_memory(const struct device *d, const struct train_spec *t, con
 /* The rest is the driver's, the library's, and what an allocator cannot use. */
 static const double usable_memory = 0.94;
 
-/* Least work first: norms are read and written once more, products of gate and up give as many
- * bytes for their FLOPs as a whole layer does, but attention comes with that. */
+/* What is made again, and whether logits are written. */
+struct choice {
+    enum recompute level;
+    enum logits form;
+};
+
+/* Least work first: norms are read and written once more; then the head's product is made twice;
+ * products of gate and up give as many bytes for their FLOPs as a whole layer does, but attention
+ * comes with that. Where nothing fits: what takes least. */
+static struct choice choose(const struct device *d, const struct train_spec *t,
+                            const struct arch *a)
+{
+    static const struct choice by_work[] = {
+        {RECOMPUTE_NONE, LOGITS_CHUNKS}, {RECOMPUTE_NORMS, LOGITS_CHUNKS},
+        {RECOMPUTE_NONE, LOGITS_NEVER},  {RECOMPUTE_NORMS, LOGITS_NEVER},
+        {RECOMPUTE_MLP, LOGITS_CHUNKS},  {RECOMPUTE_MLP, LOGITS_NEVER},
+        {RECOMPUTE_ALL, LOGITS_CHUNKS},  {RECOMPUTE_ALL, LOGITS_NEVER}};
+    enum { CHOICES = sizeof by_work / sizeof by_work[0] };
+    struct choice best = {t->recompute, t->logits};
+    bool unasked = device_is_cpu(d) || d->memory_bytes <= 0;
+    double least = INFINITY;
+    for (int i = 0; i < CHOICES; i++) {
+        struct choice c = by_work[i];
+        if ((t->recompute != RECOMPUTE_AUTO && c.level != t->recompute) ||
+            (t->logits != LOGITS_AUTO && c.form != t->logits))
+            continue;
+        double bytes = cost_train_memory_at(d, t, a, c.level, c.form);
+        if (unasked || bytes <= usable_memory * d->memory_bytes)
+            return c;
+        if (bytes < least) {
+            least = bytes;
+            best = c;
+        }
+    }
+    return best;
+}
+
 enum recompute cost_recompute(const struct device *d, const struct train_spec *t,
                               const struct arch *a)
 {
-    if (t->recompute != RECOMPUTE_AUTO)
-        return t->recompute;
-    if (device_is_cpu(d) || d->memory_bytes <= 0)
-        return RECOMPUTE_NONE;
-    enum recompute level = RECOMPUTE_NONE;
-    while (level < RECOMPUTE_ALL &&
-           cost_train_memory_at(d, t, a, level) > usable_memory * d->memory_bytes)
-        level++;
-    return level;
+    return choose(d, t, a).level;
+}
+
+enum logits cost_logits(const struct device *d, const struct train_spec *t, const struct arch *a)
+{
+    return device_is_cpu(d) ? LOGITS_CHUNKS : choose(d, t, a).form;
 }
 
 /* ---- time ------------------------------------------------------------------------------------ */
@@ -153,6 +211,7 @@ struct price cost_train_step(const struct device *d, const struct train_spec *t,
     struct workload w = cost_training(d, t, a->context);
     enum recompute level = cost_recompute(d, t, a);
     struct price sum = {0};
+    w.no_logits = cost_logits(d, t, a) == LOGITS_NEVER;
     for (int i = 0; i < 3; i++) {
         struct op_list l;
         ops_build(a, phases[i], &w, &l);

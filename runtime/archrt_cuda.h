@@ -178,6 +178,12 @@ typedef void cuda_swiglu_fn(bf16 *h, const bf16 *gate_up, const struct cuda_call
  * train NULL where dlogits is. */
 typedef void cuda_loss_fn(float *loss, bf16 *dlogits, const float *logits, const int *target,
                           const struct cuda_train *train);
+/* loss[m] as above, of logits x[m][K] w[N][K]^T that are not written; where top is not NULL, top[m]
+ * and sum[m]: the largest logit and the sum of e^(logit - top), and dx[m][K] cleared. Macros MM_M,
+ * MM_N, MM_K, MM_TOKENS. */
+typedef void cuda_head_loss_fn(float *loss, float *top, float *sum, float *dx, const bf16 *x,
+                               const bf16 *w, const int *target, const struct cuda_call *call,
+                               void *scratch);
 
 /* ---- training: all m = ROWS rows, sequence of row i is i / SEQUENCE
  * ------------------------------ */
@@ -197,15 +203,20 @@ typedef void cuda_embed_backward_fn(float *dtable, const float *dx, const int *t
 /* Macros of the gradients are those of the forward kernel, and NORM_ACCUMULATE; SUM_N; ADAM_N,
  * ADAM_DECAYED.
  * dx[m][D] += (= where NORM_ACCUMULATE is 0) the gradient through the norm, dx16 the bf16 copy of
- * the result, dgain[D] +=. */
+ * the result, dgain[D] +=. NORM_IN_PLACE: dy stands in dx, fp32; the operand dy is not read. */
 typedef void cuda_norm_backward_fn(float *dx, bf16 *dx16, float *dgain, const bf16 *dy,
                                    const float *x, const float *rstd, const float *gain,
                                    void *scratch);
-/* dx[m][K] = dy[m][N] w[N][K]. */
-typedef void cuda_matmul_dx_fn(bf16 *dx, const bf16 *dy, const bf16 *w);
+/* dx[m][K] = dy[m][N] w[N][K], bf16; where MM_ACCUMULATE dx += it, fp32. */
+typedef void cuda_matmul_dx_fn(void *dx, const bf16 *dy, const bf16 *w);
 /* dw[N][K] += dy[m][N]^T x[m][K]; dbias[N] += column sums of dy where MM_BIAS. */
 typedef void cuda_matmul_dw_fn(float *dw, float *dbias, const bf16 *dy, const bf16 *x,
                                void *scratch);
+/* dlogits[m][N] = (softmax - onehot) grad_scale of the N tokens whose weights begin at `part`, of
+ * all those at `table`; w is part. top and sum as head_loss leaves them. Macros as head_loss's. */
+typedef void cuda_head_gradient_fn(bf16 *dlogits, const bf16 *x, const bf16 *w, const float *top,
+                                   const float *sum, const int *target, const bf16 *table,
+                                   const bf16 *part, const struct cuda_train *train);
 /* dqkv[m][dq + 2 dkv] in place, from gradients of the rotated to gradients of the projected; in,
  * rstd and dgain[2][E] += only where ROPE_HEAD_NORM. */
 typedef void cuda_rope_backward_fn(bf16 *dqkv, float *dgain, const bf16 *in, const float *rstd,

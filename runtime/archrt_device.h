@@ -161,7 +161,7 @@ struct archrt_cuda {
     struct archrt_phase phases[ARCHRT_PHASES];
     size_t train_bytes[SLAB_COUNT], infer_bytes[SLAB_COUNT]; /* 0: not needed, or SLAB_CACHE */
     int64_t param_floats, param_decayed;
-    int layers, batch, sequence, chunk, score_rows, slots, segments;
+    int layers, batch, sequence, chunk, slots, segments;
     int slot_pages;    /* PAGES: of a slot at most */
     int pool_pages;    /* that the spec's serving load wants, all slots together */
     int prompt, generate; /* tokens of that load a slot; 0 where the spec has none */

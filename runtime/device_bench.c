@@ -144,6 +144,17 @@ static bool time_own(struct device_bench *b, bool (*call)(struct device_bench *,
     return true;
 }
 
+static bool trains(const struct archrt_cuda *c, int kernel)
+{
+    const struct archrt_phase *phase = &c->phases[ARCHRT_PHASE_TRAIN];
+    for (int l = 0; l < phase->n; l++)
+        for (int i = 0; i < phase->loops[l].n; i++)
+            if (phase->loops[l].steps[i].kernel == kernel)
+                return true;
+    return false;
+}
+
+/* Evaluation's kernels are training's, but for what it does without gradients. */
 static bool bench_kernels(struct device_bench *b, enum archrt_phase_id id)
 {
     const struct archrt_phase *phase = &b->cuda->phases[id];
@@ -155,6 +166,8 @@ static bool bench_kernels(struct device_bench *b, enum archrt_phase_id id)
             int calls = loop->turns > 4 ? loop->turns : 4;
             bool library = products_library(&b->s, o.step);
             double seconds;
+            if (id == ARCHRT_PHASE_EVAL && trains(b->cuda, o.step->kernel))
+                continue;
             if (!time_calls(b, call_step, &o, calls, &seconds))
                 return false;
             json_t *row = json_pack(
@@ -367,7 +380,8 @@ static bool bench_training(struct device_bench *b)
         bench_phase(b, "train", (struct one_phase){ARCHRT_PHASE_TRAIN, 0}, 0, tokens, 1,
                     &seconds) &&
         bench_phase(b, "update", (struct one_phase){ARCHRT_PHASE_UPDATE, 0}, 0, 0, 1, &seconds) &&
-        bench_kernels(b, ARCHRT_PHASE_TRAIN) && bench_kernels(b, ARCHRT_PHASE_UPDATE);
+        bench_kernels(b, ARCHRT_PHASE_TRAIN) && bench_kernels(b, ARCHRT_PHASE_EVAL) &&
+        bench_kernels(b, ARCHRT_PHASE_UPDATE);
     session_close(&b->s);
     return ok;
 }

@@ -6,7 +6,7 @@
  * C:
  *
  *     y[m][N] = x[m][K] w[N][K]^T      Y (N x m)  = W (K x N)^T X (K x m)
- *     dx[m][K] = dy[m][N] w[N][K]      dX (K x m) = W (K x N)   dY (N x m)
+ *     dx[m][K] = dy[m][N] w[N][K]      dX (K x m) = W (K x N)   dY (N x m) (+ dX, in fp32)
  *     dw[N][K] += dy[m][N]^T x[m][K]   dW (K x N) = X (K x m)   dY (N x m)^T + dW
  *
  * A bias of a column of y is one of a row of Y, as its epilogue has it. */
@@ -207,6 +207,9 @@ static bool arrange(const struct blas_shape *s, struct arranged *p)
                                LT_R_16BF,
                                0,
                                {.d = 0, .b = 1, .a = 2, .c = 0, .bias = -1}};
+        p->beta = s->flags & ARCHRT_CUDA_ACCUMULATES ? 1 : 0;
+        if (p->beta > 0)
+            p->d_type = LT_R_32F;
         return true;
     case ARCHRT_CUDA_MATMUL_DW:
         *p = (struct arranged){k,

@@ -230,7 +230,7 @@ bool verify_kernel(const struct archrt_model *m, const struct archrt_kernel *k, 
  *
  * A step's operands are filled where the program has them, the step runs, and what it leaves is
  * judged: by the plain references of the host's kernels where those compute the same, else by
- * verify_device_infer.c's. */
+ * verify_device_infer.c's and verify_device_head.c's. */
 
 struct device;
 struct device_checks {
@@ -273,6 +273,8 @@ DECLARE_DEVICE_KIND(qkv)
 DECLARE_DEVICE_KIND(attention)
 DECLARE_DEVICE_KIND(rope)
 DECLARE_DEVICE_KIND(sample)
+DECLARE_DEVICE_KIND(head_loss)
+DECLARE_DEVICE_KIND(head_gradient)
 #undef DECLARE_DEVICE_KIND
 
 #endif

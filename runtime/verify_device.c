@@ -37,7 +37,7 @@ static const struct device_kind device_kinds[ARCHRT_CUDA_KINDS] = {
     KIND(EMBED_BACKWARD, EMBED_BACKWARD, 0, AT(0, F32, y), AT(1, F32, dy), AT(2, INT, token)),
     KIND(NORM, NORM, 1.1, AT(0, BF16, y), AT(1, F32, y2), AT(2, F32, x), AT(3, F32, gain)),
     KIND(NORM_BACKWARD, NORM_BACKWARD, 0, AT(0, F32, y), AT(2, F32, y2), AT(3, BF16, dy),
-         AT(4, F32, x), AT(5, F32, rstd), AT(6, F32, gain)),
+         AT(4, F32, x), AT(5, F32, rstd), AT(6, F32, gain), AT(0, F32, dy)),
     KIND(MATMUL, MATMUL, 6, AT(0, BF16, y), AT(1, BF16, x), AT(2, BF16, w), AT(3, F32, bias),
          AT(4, F32, residual)),
     KIND(MATMUL_DX, MATMUL_DX, 6, AT(0, BF16, y), AT(1, BF16, dy), AT(2, BF16, w)),
@@ -53,6 +53,10 @@ static const struct device_kind device_kinds[ARCHRT_CUDA_KINDS] = {
     KIND(SWIGLU, SWIGLU, 1.1, AT(0, BF16, y), AT(1, BF16, gate_up)),
     KIND(SWIGLU_BACKWARD, SWIGLU_BACKWARD, 1.2, AT(0, BF16, y), AT(1, BF16, y2), AT(2, BF16, dy),
          AT(3, BF16, gate_up)),
+    OWN(HEAD_LOSS, head_loss, 0, AT(0, F32, y), AT(1, F32, y2), AT(2, F32, rstd), AT(3, F32, dy),
+        AT(4, BF16, x), AT(5, BF16, w), AT(6, INT, token)),
+    OWN(HEAD_GRADIENT, head_gradient, 2, AT(0, BF16, y), AT(1, BF16, x), AT(2, BF16, w),
+        AT(3, F32, rstd), AT(4, F32, lse), AT(5, INT, token)),
     KIND(LOSS, LOSS, 1.1, AT(0, F32, y2), AT(1, BF16, y), AT(2, F32, y), AT(3, INT, token)),
     KIND(SUM_SQUARES, SUM_SQUARES, 0, AT(1, F32, x)),
     KIND(ADAMW, ADAMW, 0, AT(0, F32, y), AT(2, F32, step.grads), AT(3, F32, step.m),
@@ -125,7 +129,8 @@ struct block {
 
 static bool to_f32(const struct attempt *a)
 {
-    return (a->cuda->flags & ARCHRT_CUDA_TO_F32) || (a->cuda->flags & ARCHRT_CUDA_WITH_RESIDUAL);
+    bool product = a->cuda->kind == ARCHRT_CUDA_MATMUL || a->cuda->kind == ARCHRT_CUDA_MATMUL_DX;
+    return product && a->cuda->flags & (ARCHRT_CUDA_TO_F32 | ARCHRT_CUDA_WITH_RESIDUAL);
 }
 
 /* False: the call has no such operand. */
@@ -137,8 +142,11 @@ static bool block_of(const struct attempt *a, const struct device_operand *o, st
     if (!at || !x)
         return false;
     size_t n = x->bytes / sizeof(float);
-    bool wide = o->element != DEVICE_BF16 ||
-                (a->cuda->kind == ARCHRT_CUDA_MATMUL && o->operand == 0 && to_f32(a));
+    bool wide = o->element != DEVICE_BF16 || (o->operand == 0 && to_f32(a));
+    /* A gradient that stands where it is overwritten is no operand of its own. */
+    if (a->cuda->kind == ARCHRT_CUDA_NORM_BACKWARD && host == a->t.dy && o->operand == 0 &&
+        device_place(a, 3))
+        return false;
     *b = (struct block){.at = at,
                         .rows = 1,
                         .columns = n,
@@ -446,11 +454,12 @@ static bool run_case(struct attempt *a, int m, int past, const struct device_che
         kind.prepare = swiglu ? device_normed_prepare : a->kind->prepare;
         kind.check = swiglu ? device_normed_check : a->kind->check;
     }
-    int variant = a->cuda->kind == ARCHRT_CUDA_LOSS && !device_place(a, 1);
+    bool loss = a->cuda->kind == ARCHRT_CUDA_LOSS || a->cuda->kind == ARCHRT_CUDA_HEAD_LOSS;
+    int variant = loss && !device_place(a, 1);
     if (!trial_open_as(t, &a->model, &a->kernel, &kind, m, past, variant, c->seed, a->f))
         return false;
     t->budget = c->budget;
-    if (a->cuda->kind != ARCHRT_CUDA_MATMUL || !to_f32(a))
+    if (!to_f32(a))
         t->rounding = a->kind->rounding * 0x1p-8;
     if (c->plant && (strcmp(c->plant, "kernels") == 0 || strcmp(c->plant, a->cuda->name) == 0))
         t->plant = PLANT_VALUE;
@@ -543,6 +552,7 @@ bool verify_device(struct device *d, const struct device_checks *c, struct failu
     bool done = session_open(&s, d, cuda, true, 0, f);
     if (done) {
         done = each_kernel(&s, ARCHRT_PHASE_TRAIN, seen, c, f) &&
+               each_kernel(&s, ARCHRT_PHASE_EVAL, seen, c, f) &&
                each_kernel(&s, ARCHRT_PHASE_UPDATE, seen, c, f);
         session_close(&s);
     }

@@ -5,6 +5,7 @@
  * operand, and asks whether two threads could touch the same place without a barrier between. */
 #include "codegen.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -115,10 +116,15 @@ static void run_loop(struct trace *t, int i, int end, unsigned when)
 {
     const struct step *s = t->s->steps;
     int layers = t->p->arch->layers;
-    int chunks = (int)(t->p->extents[EXTENT_ROWS] / t->p->extents[EXTENT_LOSS_ROWS]);
-    if (s[i].when == WHEN_SCORED)
-        chunks = (int)(t->p->extents[EXTENT_CHUNK] / t->p->extents[EXTENT_SCORE_ROWS]);
-    int turns = s[i].loop == LOOP_NONE ? 1 : s[i].loop == LOOP_CHUNKS ? chunks : layers;
+    const int64_t *e = t->p->extents;
+    int turns = layers;
+    if (s[i].loop == LOOP_NONE)
+        turns = 1;
+    else if (s[i].loop == LOOP_VOCAB)
+        turns = (int)(e[EXTENT_VOCAB] / e[EXTENT_HEAD_TOKENS]);
+    else if (s[i].loop == LOOP_CHUNKS)
+        turns = (int)(s[i].when == WHEN_SCORED ? e[EXTENT_CHUNK] / e[EXTENT_SCORE_ROWS]
+                                               : e[EXTENT_ROWS] / e[EXTENT_LOSS_ROWS]);
     for (int turn = 0; turn < turns; turn++)
         for (int k = i; k < end; k++)
             if (s[k].when == WHEN_ALWAYS || when >> s[k].when & 1u)
@@ -293,7 +299,7 @@ static void check_prices(const struct plan *p)
         const struct op_list *list;
         const struct workload *load;
     } rows[] = {
-        {SCHEDULE_EVAL, &p->lists[PHASE_TRAIN_FORWARD], &p->loads[PHASE_TRAIN_FORWARD]},
+        {SCHEDULE_EVAL, &p->eval, &p->eval_load},
         {SCHEDULE_PREFILL, &p->lists[PHASE_PREFILL], &p->loads[PHASE_PREFILL]},
         {SCHEDULE_DECODE, &p->lists[PHASE_DECODE], &p->loads[PHASE_DECODE]},
         {SCHEDULE_BATCH, &p->slots, &p->slots_load},
@@ -306,7 +312,26 @@ static void check_prices(const struct plan *p)
     }
 }
 
-static void check_cuda_plan(struct arena *a, const struct arch *arch, int slots)
+/* Where logits are never written nothing is as wide as the vocabulary, whose pieces cover it. */
+static void check_never(const struct plan *p)
+{
+    const int64_t *e = p->extents;
+    const struct schedule *s = &p->schedules[SCHEDULE_TRAIN];
+    CHECK(e[EXTENT_VOCAB] >= e[EXTENT_TOKENS] && e[EXTENT_VOCAB] % e[EXTENT_HEAD_TOKENS] == 0 &&
+              e[EXTENT_VOCAB] - e[EXTENT_TOKENS] < e[EXTENT_HEAD_TOKENS] &&
+              e[EXTENT_HEAD_TOKENS] % 8 == 0 && e[EXTENT_PARAMS] == slab_floats(p, NULL),
+          "%lld tokens in pieces of %lld", (long long)e[EXTENT_TOKENS],
+          (long long)e[EXTENT_HEAD_TOKENS]);
+    for (int i = 0; i < BUFFER_COUNT; i++)
+        CHECK(!s->buffers[i].used || s->buffers[i].width != EXTENT_VOCAB, "%s is written",
+              s->buffers[i].name);
+    CHECK(steps_of(p, SCHEDULE_TRAIN, CUDA_HEAD_LOSS) == 1 &&
+              steps_of(p, SCHEDULE_TRAIN, CUDA_HEAD_GRADIENT) == 1 &&
+              steps_of(p, SCHEDULE_TRAIN, CUDA_LOSS) == 0,
+          "the head without logits is another");
+}
+
+static void check_cuda_plan(struct arena *a, const struct arch *arch, int slots, enum logits logits)
 {
     struct build_options o = {.threads = 2,
                               .batch = 4,
@@ -314,6 +339,7 @@ static void check_cuda_plan(struct arena *a, const struct arch *arch, int slots)
                               .chunk = 512,
                               .weights = DTYPE_BF16,
                               .recompute = levels[(slots + arch->heads + arch->layers) % LEVELS],
+                              .logits = logits,
                               .slots = slots};
     struct plan *p = arena_alloc(a, sizeof *p);
     const char *why = "", *first, *second;
@@ -323,6 +349,8 @@ static void check_cuda_plan(struct arena *a, const struct arch *arch, int slots)
         return;
     CHECK(plan_verify(p, &why), "plan_verify: %s", why);
     check_element_sizes(p);
+    if (logits == LOGITS_NEVER)
+        check_never(p);
     plan_price(p, &card);
     check_prices(p);
     for (int id = 0; id < SCHEDULE_COUNT; id++)
@@ -388,7 +416,8 @@ static void check_cuda(struct arena *a)
                 x.tied = bits & 1;
                 x.qk_norm = bits & 2;
                 x.qkv_bias = bits & 4;
-                check_cuda_plan(a, &x, slots[s]);
+                check_cuda_plan(a, &x, slots[s], LOGITS_CHUNKS);
+                check_cuda_plan(a, &x, slots[s], LOGITS_NEVER);
             }
     check_refusals(a, x);
 }
@@ -444,9 +473,9 @@ static void check_recompute(struct arena *a, const char *target)
 
 /* What the search takes a training plan's memory for is what the plan wants, at every level; and
  * with less memory more is made again, until it fits. */
-static void check_train_memory(struct arena *a, struct arch x)
+static void check_train_memory(struct arena *a, struct arch x, enum logits logits)
 {
-    struct train_spec t = {.batch = 8, .sequence = 512, .accumulate = 1};
+    struct train_spec t = {.batch = 8, .sequence = 512, .accumulate = 1, .logits = logits};
     struct device d = card;
     double last = 0;
     for (int i = 0; i < LEVELS; i++) {
@@ -455,15 +484,16 @@ static void check_train_memory(struct arena *a, struct arch x)
                                   .sequence = t.sequence,
                                   .chunk = 512,
                                   .slots = 1,
-                                  .recompute = levels[i]};
+                                  .recompute = levels[i],
+                                  .logits = logits};
         struct plan *p = arena_alloc(a, sizeof *p);
         const char *why = "";
         CHECK(plan_build(a, &x, target_find("cuda"), &o, p, &why), "no plan: %s", why);
         double have = 4.0 * (double)p->schedules[SCHEDULE_TRAIN].work_floats +
                       18.0 * (double)arch_total_params(&x) +
-                      4.0 * arch_dq(&x) * t.batch * t.sequence;
-        double want = cost_train_memory_at(&d, &t, &x, levels[i]);
-        CHECK(want > 0.95 * have && want < 1.05 * have, "%s: %.4g bytes, the plan has %.4g",
+                      fmax(4.0 * arch_dq(&x), 4 + x.vocab / 32.0) * t.batch * t.sequence;
+        double want = cost_train_memory_at(&d, &t, &x, levels[i], logits);
+        CHECK(want > 0.98 * have && want < 1.02 * have, "%s: %.4g bytes, the plan has %.4g",
               recompute_names[levels[i]], want, have);
         plan_price(p, &d);
         t.recompute = levels[i];
@@ -481,6 +511,53 @@ static void check_train_memory(struct arena *a, struct arch x)
     CHECK(cost_recompute(&d, &t, &x) == RECOMPUTE_ALL, "too little memory is not asked for all");
     d.threads = 2;
     CHECK(cost_recompute(&d, &t, &x) == RECOMPUTE_NONE, "a CPU makes something again");
+}
+
+/* Never writing logits takes less memory and more time; a layer's gradients may want as much as a
+ * chunk of logits, and then nothing is won. It comes behind norms made again, and before products.
+ */
+static void check_logits(struct arena *a, struct arch x)
+{
+    struct train_spec t = {.batch = 8, .sequence = 2048, .accumulate = 1};
+    struct device d = card;
+    double bytes[LOGITS_COUNT], seconds[LOGITS_COUNT];
+    for (enum logits logits = LOGITS_CHUNKS; logits < LOGITS_COUNT; logits++) {
+        struct build_options o = {.threads = 2,
+                                  .batch = t.batch,
+                                  .sequence = t.sequence,
+                                  .chunk = 512,
+                                  .slots = 1,
+                                  .recompute = RECOMPUTE_NORMS,
+                                  .logits = logits};
+        struct plan *p = arena_alloc(a, sizeof *p);
+        const char *why = "";
+        CHECK(plan_build(a, &x, target_find("cuda"), &o, p, &why), "no plan: %s", why);
+        plan_price(p, &d);
+        seconds[logits] = plan_train_seconds(p);
+        const struct buffer *dz = &p->schedules[SCHEDULE_TRAIN].buffers[BUFFER_D_LOGITS];
+        bytes[logits] = 4.0 * (double)dz->floats;
+    }
+    const double all = (double)t.batch * t.sequence * x.vocab * 4;
+    CHECK(bytes[LOGITS_NEVER] < 0.01 * all, "%g bytes of %g of logits", bytes[LOGITS_NEVER], all);
+    CHECK(seconds[LOGITS_NEVER] > seconds[LOGITS_CHUNKS] &&
+              seconds[LOGITS_NEVER] < 1.1 * seconds[LOGITS_CHUNKS],
+          "never takes %g s, chunks %g", seconds[LOGITS_NEVER], seconds[LOGITS_CHUNKS]);
+    double chunks = cost_train_memory_at(&d, &t, &x, RECOMPUTE_NORMS, LOGITS_CHUNKS);
+    double never = cost_train_memory_at(&d, &t, &x, RECOMPUTE_NORMS, LOGITS_NEVER);
+    CHECK(never < chunks - 0.4 * bytes[LOGITS_CHUNKS], "never takes %g bytes, chunks %g", never,
+          chunks);
+    d.memory_bytes = 1.0001 * chunks / 0.94;
+    CHECK(cost_logits(&d, &t, &x) == LOGITS_CHUNKS, "a chunk fits and is not written");
+    d.memory_bytes = 0.9999 * chunks / 0.94;
+    CHECK(cost_logits(&d, &t, &x) == LOGITS_NEVER && cost_recompute(&d, &t, &x) == RECOMPUTE_NORMS,
+          "a chunk does not fit: %s, %s", logits_names[cost_logits(&d, &t, &x)],
+          recompute_names[cost_recompute(&d, &t, &x)]);
+    d.memory_bytes = 0.9999 * never / 0.94;
+    CHECK(cost_logits(&d, &t, &x) == LOGITS_CHUNKS && cost_recompute(&d, &t, &x) == RECOMPUTE_MLP,
+          "products are not made again");
+    d.threads = 2;
+    t.logits = LOGITS_NEVER;
+    CHECK(cost_logits(&d, &t, &x) == LOGITS_CHUNKS, "a CPU never writes logits");
 }
 
 /* A barrier or a buffer put wrong must be noticed. */
@@ -527,26 +604,31 @@ int main(void)
     check_cuda(a);
     check_recompute(a, "host");
     check_recompute(a, "cuda");
-    check_train_memory(a, (struct arch){.name = "llama",
-                                        .layers = 16,
-                                        .d_model = 2048,
-                                        .heads = 32,
-                                        .kv_heads = 8,
-                                        .head_dim = 64,
-                                        .d_ff = 8192,
-                                        .vocab = 128256,
-                                        .context = 8192,
-                                        .tied = true});
-    check_train_memory(a, (struct arch){.name = "qwen",
-                                        .layers = 28,
-                                        .d_model = 1024,
-                                        .heads = 16,
-                                        .kv_heads = 8,
-                                        .head_dim = 128,
-                                        .d_ff = 3072,
-                                        .vocab = 151936,
-                                        .context = 4096,
-                                        .qk_norm = true});
+    const struct arch llama = {.name = "llama",
+                               .layers = 16,
+                               .d_model = 2048,
+                               .heads = 32,
+                               .kv_heads = 8,
+                               .head_dim = 64,
+                               .d_ff = 8192,
+                               .vocab = 128256,
+                               .context = 8192,
+                               .tied = true};
+    const struct arch qwen = {.name = "qwen",
+                              .layers = 28,
+                              .d_model = 1024,
+                              .heads = 16,
+                              .kv_heads = 8,
+                              .head_dim = 128,
+                              .d_ff = 3072,
+                              .vocab = 151936,
+                              .context = 4096,
+                              .qk_norm = true};
+    for (enum logits logits = LOGITS_CHUNKS; logits < LOGITS_COUNT; logits++) {
+        check_train_memory(a, llama, logits);
+        check_train_memory(a, qwen, logits);
+    }
+    check_logits(a, llama);
     check_planted(a);
     arena_free(a);
     printf("%d checks, %d failures\n", checks, failures);

@@ -48,12 +48,15 @@ endfunction()
 
 cuda_model_test(a 1)
 cuda_model_test(b 2 bench)
+cuda_model_test(c 3)
 
-# The first of them with its own main().
-add_executable(cuda_program_a model_program.c)
-target_link_libraries(cuda_program_a PRIVATE cuda_model_a_program
-    $<TARGET_OBJECTS:cuda_model_a_kernels>)
-add_dependencies(cuda_program_a cublaslt_standin)
+# Two of them with their own main().
+foreach(name a c)
+    add_executable(cuda_program_${name} model_program.c)
+    target_link_libraries(cuda_program_${name} PRIVATE cuda_model_${name}_program
+        $<TARGET_OBJECTS:cuda_model_${name}_kernels>)
+    add_dependencies(cuda_program_${name} cublaslt_standin)
+endforeach()
 add_test(NAME cuda.program COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/program.sh
     $<TARGET_FILE:cuda_program_a>)
 # Products of training by the stand-in for cuBLASLt, as by the library where it loads.

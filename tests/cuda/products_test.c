@@ -20,6 +20,7 @@ static int run_m, run_n, run_k;
 #define MM_M 150
 #define MM_N 96
 #define MM_K 200
+#define MM_ACCUMULATE 0
 #include "matmul_dx.cu"
 #define KERNEL dw_special
 #define MM_M 150
@@ -40,6 +41,7 @@ HOST_CODE static u32 wide_of(u32 rows, u32 columns)
 #define MM_M run_m
 #define MM_N run_n
 #define MM_K run_k
+#define MM_ACCUMULATE 0
 #include "matmul_dx.cu"
 #define KERNEL dw_256
 #define MM_M run_m
@@ -53,6 +55,7 @@ HOST_CODE static u32 wide_of(u32 rows, u32 columns)
 #define MM_M run_m
 #define MM_N run_n
 #define MM_K run_k
+#define MM_ACCUMULATE 0
 #include "matmul_dx.cu"
 #define KERNEL dw_192
 #define MM_M run_m
@@ -66,6 +69,7 @@ HOST_CODE static u32 wide_of(u32 rows, u32 columns)
 #define MM_M run_m
 #define MM_N run_n
 #define MM_K run_k
+#define MM_ACCUMULATE 0
 #include "matmul_dx.cu"
 #define KERNEL dw_128
 #define MM_M run_m

@@ -37,13 +37,17 @@ figures()
 }
 
 # A program for each: group 9 with 64 slots; head norms; biases and group 7; head size 256, of which
-# the decode attention alone.
+# the decode attention alone; logits that are never written, of which the head alone.
 examples=$here/../../examples
 for pair in "$examples/surefire_1b:sm_80,sm_86,sm_89,sm_90" "$examples/qwen3_0_6b:sm_90" \
-    "$examples/qwen2_5_0_5b:sm_80" "$here/wide_heads:sm_80,sm_86,sm_89,sm_90"; do
+    "$examples/qwen2_5_0_5b:sm_80" "$here/wide_heads:sm_80,sm_86,sm_89,sm_90" \
+    "$here/no_logits:sm_80,sm_90"; do
     file=${pair%:*} targets=${pair##*:} kernels='.'
     model=${file##*/}
-    [ "$model" != wide_heads ] || kernels='_\(decode\|batch\)_attention'
+    case $model in
+    wide_heads) kernels='_\(decode\|batch\)_attention' ;;
+    no_logits) kernels='_train_\(head\|final\)_' ;;
+    esac
     "$archc" "$file.arch" --emit=ptx --target "$targets" -o "$work/$model" -v \
         2>"$work/notes" || { cat "$work/notes"; exit 1; }
     for ptx in "$work/$model"/*.ptx; do

@@ -76,6 +76,7 @@
 #define MM_M M
 #define MM_N D
 #define MM_K F
+#define MM_ACCUMULATE 0
 #include "matmul_dx.cu"
 #define KERNEL layer_down_dw
 #define MM_M M
@@ -91,6 +92,7 @@
 #define MM_M M
 #define MM_N (2 * F)
 #define MM_K D
+#define MM_ACCUMULATE 0
 #include "matmul_dx.cu"
 #define KERNEL layer_gate_up_dw
 #define MM_M M
@@ -103,11 +105,13 @@
 #define NORM_D D
 #define NORM_EPS 1e-5f
 #define NORM_ACCUMULATE 1
+#define NORM_IN_PLACE 0
 #include "norm_backward.cu"
 #define KERNEL layer_o_dx
 #define MM_M M
 #define MM_N D
 #define MM_K DQ
+#define MM_ACCUMULATE 0
 #include "matmul_dx.cu"
 #define KERNEL layer_o_dw
 #define MM_M M
@@ -129,6 +133,7 @@
 #define MM_M M
 #define MM_N QKV
 #define MM_K D
+#define MM_ACCUMULATE 0
 #include "matmul_dx.cu"
 #define KERNEL layer_qkv_dw
 #define MM_M M

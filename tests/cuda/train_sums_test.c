@@ -29,18 +29,28 @@ static i64 shape_params, shape_decayed;
 #define NORM_D shape_n
 #define NORM_EPS 1e-5f
 #define NORM_ACCUMULATE 1
+#define NORM_IN_PLACE 0
 #include "norm_backward.cu"
 #define KERNEL norm_any
 #define NORM_M shape_m
 #define NORM_D shape_n
 #define NORM_EPS 1e-5f
 #define NORM_ACCUMULATE 0
+#define NORM_IN_PLACE 0
+#include "norm_backward.cu"
+#define KERNEL norm_in_place
+#define NORM_M shape_m
+#define NORM_D shape_n
+#define NORM_EPS 1e-5f
+#define NORM_ACCUMULATE 0
+#define NORM_IN_PLACE 1
 #include "norm_backward.cu"
 #define KERNEL norm_add_set
 #define NORM_M 21
 #define NORM_D 2304
 #define NORM_EPS 1e-5f
 #define NORM_ACCUMULATE 1
+#define NORM_IN_PLACE 0
 #include "norm_backward.cu"
 
 #define KERNEL sum_any
@@ -100,33 +110,39 @@ HOST_CODE static int embed_backward(emu_kernel *one, emu_kernel *two, int common
 /* ---- norm_backward ---- */
 
 /* dx of one row; dgain and the size of its terms are added up. */
-HOST_CODE static void norm_row(double *dx, double *dgain, double *sizes, const bf16 *dy,
+HOST_CODE static void norm_row(double *dx, double *dgain, double *sizes, const double *dy,
                                const float *x, double r, const float *gain, int d)
 {
     double mean = 0;
     for (int j = 0; j < d; j++) {
-        const double g = f32_from_bf16(dy[j]);
+        const double g = dy[j];
         mean += g * gain[j] * x[j] / d;
         dgain[j] += g * x[j] * r;
         sizes[j] += fabs(g * x[j] * r);
     }
     for (int j = 0; j < d; j++)
-        dx[j] = r * (f32_from_bf16(dy[j]) * (double)gain[j] - x[j] * r * r * mean);
+        dx[j] = r * (dy[j] * (double)gain[j] - x[j] * r * r * mean);
 }
 
-HOST_CODE static int norm_backward(emu_kernel *one, emu_kernel *two, bool add)
+/* What dx holds before: nothing, what is added to, dy itself. */
+enum norm_dx { NORM_NOTHING, NORM_ADDED_TO, NORM_DY };
+
+HOST_CODE static int norm_backward(emu_kernel *one, emu_kernel *two, enum norm_dx first)
 {
     char what[64];
     struct test_error e = {0, 0, 0, 0}, e16 = e, gains = e;
     const int m = shape_m, d = shape_n;
     const size_t n = (size_t)m * d, columns = sizeof(double) * (size_t)d;
     float *x = test_floats("x", n, 3), *gain = test_floats("gain", (size_t)d, 1);
-    bf16 *dy = test_bf16s("dy", n, 1), *dx16 = emu_alloc("dx16", sizeof(bf16) * n);
-    float *dx = add ? test_floats("dx", n, 1) : emu_alloc("dx", sizeof(float) * n);
+    bf16 *dy = first == NORM_DY ? NULL : test_bf16s("dy", n, 1);
+    bf16 *dx16 = emu_alloc("dx16", sizeof(bf16) * n);
+    float *dx =
+        first == NORM_NOTHING ? emu_alloc("dx", sizeof(float) * n) : test_floats("dx", n, 1);
     float *dgain = test_floats("dgain", (size_t)d, 1), *before = malloc(sizeof(float) * n);
     float *rstd = emu_alloc("rstd", sizeof(float) * (size_t)m);
     void *scratch = emu_alloc("scratch", NORM_BACKWARD_SCRATCH((u32)m, (u32)d, 0));
     double *row = malloc(columns), *sums = malloc(columns), *sizes = calloc(1, columns);
+    double *dy_row = malloc(columns);
     memcpy(before, dx, sizeof(float) * n);
     for (int j = 0; j < d; j++)
         sums[j] = dgain[j];
@@ -144,10 +160,13 @@ HOST_CODE static int norm_backward(emu_kernel *one, emu_kernel *two, bool add)
     EMU_RUN(&launch, dx, dx16, dgain, dy, x, rstd, gain, scratch);
     EMU_RUN(&launch_2, dx, dx16, dgain, dy, x, rstd, gain, scratch);
     for (int i = 0; i < m; i++) {
-        norm_row(row, sums, sizes, dy + (size_t)i * d, x + (size_t)i * d, rstd[i], gain, d);
+        for (int j = 0; j < d; j++)
+            dy_row[j] = dy ? f32_from_bf16(dy[(size_t)i * d + j]) : before[(size_t)i * d + j];
+        norm_row(row, sums, sizes, dy_row, x + (size_t)i * d, rstd[i], gain, d);
         for (int j = 0; j < d; j++) {
             const size_t at = (size_t)i * d + j;
-            test_compare(&e, at, dx[at], row[j] + (add ? before[at] : 0), 3e-6, 0);
+            test_compare(&e, at, dx[at], row[j] + (first == NORM_ADDED_TO ? before[at] : 0), 3e-6,
+                         0);
             test_compare(&e16, at, f32_from_bf16(dx16[at]), dx[at], 0, 1.0 / 256);
         }
     }
@@ -157,6 +176,7 @@ HOST_CODE static int norm_backward(emu_kernel *one, emu_kernel *two, bool add)
     int bad = test_verdict(&e, what) | test_verdict(&e16, what) | test_verdict(&gains, what);
     free(before);
     free(row);
+    free(dy_row);
     free(sums);
     free(sizes);
     emu_free_all();
@@ -315,11 +335,13 @@ HOST_CODE int main(void)
         shape_m = norms[i][0];
         shape_n = norms[i][1];
         emu_seed(i);
-        bad |= norm_backward((emu_kernel *)norm_add_any, (emu_kernel *)norm_add_any_2, true);
-        bad |= norm_backward((emu_kernel *)norm_any, (emu_kernel *)norm_any_2, false);
+        bad |=
+            norm_backward((emu_kernel *)norm_add_any, (emu_kernel *)norm_add_any_2, NORM_ADDED_TO);
+        bad |= norm_backward((emu_kernel *)norm_any, (emu_kernel *)norm_any_2, NORM_NOTHING);
+        bad |= norm_backward((emu_kernel *)norm_in_place, (emu_kernel *)norm_in_place_2, NORM_DY);
     }
     shape_m = 21;
     shape_n = 2304;
-    bad |= norm_backward((emu_kernel *)norm_add_set, (emu_kernel *)norm_add_set_2, true);
+    bad |= norm_backward((emu_kernel *)norm_add_set, (emu_kernel *)norm_add_set_2, NORM_ADDED_TO);
     return bad | update();
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# verify.sh A B: `verify --device cuda` of two programs on a GPU, emulated or not: every kernel by
+# verify.sh A B ..: `verify --device cuda` of programs on a GPU, emulated or not: every kernel by
 # itself and the whole model pass; results that are spoilt fail, each of them.
 set -u
 work=$(mktemp -d "${TMPDIR:-/tmp}/cuda-verify-XXXXXX") || exit 1

@@ -14,6 +14,24 @@
         PRODUCT_WGMMA * 2, { PRODUCT_ACROSS_MAP(2, m, n), PRODUCT_ACROSS_MAP(3, m, k) }            \
     }
 
+/* The head without logits (head_loss.cu, head_gradient.cu): columns of a pair of numbers are those
+ * that a thread of the product has of a row; rows of the pairs, so that each begins at 8 bytes. */
+enum { HEAD_WARPS = 8, HEAD_EACH = 4 };
+#define HEAD_ROWS(m) (CEIL_DIV(m, 2) * 2)
+#define HEAD_PARTS(m, n) (PRODUCT_WGMMA ? CEIL_DIV(n, PRODUCT_COLUMNS(m, n)) : 2 * CEIL_DIV(n, 128))
+#define HEAD_LOSS_LAUNCH(m, n, k) PRODUCT_LAUNCH(m, n, PRODUCT_ALONG, PRODUCT_ALONG)
+#define HEAD_LOSS_LAUNCH_2(m, n, k) {CEIL_DIV(m, 32), 1, 1}, HEAD_WARPS * 32, HEAD_WARPS * 32 * 8
+#define HEAD_LOSS_SCRATCH(m, n, k) ((size_t)HEAD_ROWS(m) * (4 + 8 * (size_t)HEAD_PARTS(m, n)))
+#define HEAD_LOSS_MAPS(m, n, k)                                                                    \
+    {                                                                                              \
+        PRODUCT_WGMMA * 2,                                                                         \
+        {                                                                                          \
+            PRODUCT_ROW_MAP(4, m, k), MATRIX_MAP(5, n, k, PRODUCT_COLUMNS(m, n) / 2)               \
+        }                                                                                          \
+    }
+#define HEAD_GRADIENT_LAUNCH(m, n, k) PRODUCT_LAUNCH(m, n, PRODUCT_ALONG, PRODUCT_ALONG)
+#define HEAD_GRADIENT_MAPS(m, n, k) MATMUL_MAPS(m, n, k)
+
 /* Attention, backward. */
 #define FLASH_LANES(e) ((e) <= 32 ? 4 : (e) <= 64 ? 8 : (e) <= 128 ? 16 : 32) /* of a head, pass 1 */
 #define FLASH_HALVES(e) ((e) <= 128 ? 1 : 2) /* of a head's columns, each a warp's in pass 2 */

@@ -13,33 +13,6 @@
 #include "archrt_cuda.h"
 #include "product.h"
 
-DEVICE void CONCAT(KERNEL, _add)(const struct product *p, float *RESTRICT dw,
-                                 float sums[PRODUCT_I][PRODUCT_J][4])
-{
-    const u32 r0 = product_row(p) + lane_id() / 4, c0 = product_column(p) + lane_id() % 4 * 2;
-    UNROLL
-    for (u32 i = 0; i < PRODUCT_I * 2; i++) {
-        float *to = dw + (u64)(r0 + i * 8) * (u32)(MM_K) + c0;
-        if (r0 + i * 8 >= p->a.side)
-            continue;
-        UNROLL
-        for (u32 j = 0; j < product_pieces(p); j += 8) {
-            f32x2 old[8];
-            UNROLL
-            for (u32 n = 0; n < 8; n++)
-                if (c0 + (j + n) * 8 < p->b.side)
-                    old[n] = *(const f32x2 *)(const void *)(to + (j + n) * 8);
-            UNROLL
-            for (u32 n = 0; n < 8; n++)
-                if (c0 + (j + n) * 8 < p->b.side) {
-                    old[n].x += sums[i / 2][j + n][i % 2 * 2];
-                    old[n].y += sums[i / 2][j + n][i % 2 * 2 + 1];
-                    *(f32x2 *)(void *)(to + (j + n) * 8) = old[n];
-                }
-        }
-    }
-}
-
 KERNEL_ENTRY(PRODUCT_THREADS, PRODUCT_WGMMA ? 1 : 2)
 KERNEL(float *RESTRICT dw, float *RESTRICT dbias, const product_source *RESTRICT dy,
        const product_source *RESTRICT x, void *scratch)
@@ -65,7 +38,7 @@ KERNEL(float *RESTRICT dw, float *RESTRICT dbias, const product_source *RESTRICT
         u32 row, column;
         product_corner(tile, p.a.side, p.b.side, p.columns, &row, &column);
         product_tile(&p, tile, sums, MM_BIAS && column == 0 ? &bias : 0);
-        CONCAT(KERNEL, _add)(&p, dw, sums);
+        product_add_f32(&p, dw, (u32)(MM_K), sums);
         row += product_column_row();
         if (MM_BIAS && column == 0 && product_column_row() < PRODUCT_ROWS && row < p.a.side)
             dbias[row] += bias;

@@ -1,7 +1,8 @@
-/* matmul_dx.cu - dx[m][K] = dy[m][N] w[N][K], bf16 with fp32 sums.
+/* matmul_dx.cu - dx[m][K] = dy[m][N] w[N][K], bf16 with fp32 sums; or dx += it, dx fp32.
  *
  * KERNEL              the entry point's name
  * MM_M, MM_N, MM_K    rows of dy and dx, rows of w, columns of w and dx; N, K multiples of 8
+ * MM_ACCUMULATE       literal: 1 adds to an fp32 dx, 0 overwrites a bf16 one
  *
  * Floor: 2 m N K FLOPs. Tiles of dx (product.h); w is stored across, since the sum runs over its
  * rows. */
@@ -11,7 +12,7 @@
 #include "product.h"
 
 KERNEL_ENTRY(PRODUCT_THREADS, PRODUCT_WGMMA ? 1 : 2)
-KERNEL(bf16 *RESTRICT dx, const product_source *RESTRICT dy, const product_source *RESTRICT w)
+KERNEL(void *RESTRICT dx, const product_source *RESTRICT dy, const product_source *RESTRICT w)
 {
     SHARED_ARENA(arena);
     struct product p;
@@ -24,7 +25,7 @@ KERNEL(bf16 *RESTRICT dx, const product_source *RESTRICT dy, const product_sourc
     p.b.side = (u32)(MM_K);
     p.b.across = 1;
     p.a.paired = p.b.paired = 0;
-    p.old = 0;
+    p.old = MM_ACCUMULATE ? (const float *)dx : 0;
     p.a.depth = p.b.depth = (u32)(MM_N);
     product_start(&p, PRODUCT_COLUMNS((u32)(MM_M), (u32)(MM_K)), arena);
     if (product_feed(&p))
@@ -32,7 +33,10 @@ KERNEL(bf16 *RESTRICT dx, const product_source *RESTRICT dy, const product_sourc
     for (u32 tile = blockIdx.x; tile < product_tiles(&p); tile += gridDim.x) {
         float sums[PRODUCT_I][PRODUCT_J][4];
         product_tile(&p, tile, sums, 0);
-        product_store_bf16(&p, dx, (u32)(MM_K), sums);
+        if (MM_ACCUMULATE)
+            product_add_f32(&p, (float *)dx, (u32)(MM_K), sums);
+        else
+            product_store_bf16(&p, (bf16 *)dx, (u32)(MM_K), sums);
     }
 }
 
@@ -40,3 +44,4 @@ KERNEL(bf16 *RESTRICT dx, const product_source *RESTRICT dy, const product_sourc
 #undef MM_M
 #undef MM_N
 #undef MM_K
+#undef MM_ACCUMULATE

@@ -4,8 +4,10 @@
  * KERNEL            the function's name
  * NORM_M            rows, NORM_D columns (a multiple of 8); NORM_EPS is ignored
  * NORM_ACCUMULATE   1 adds to dx, 0 overwrites it
+ * NORM_IN_PLACE     1: dy stands in dx, in fp32 (and NORM_ACCUMULATE is 0)
  *
- * Floor: 16 M D bytes, of which 10 are read (12 and 6 where dx is overwritten).
+ * Floor: 16 M D bytes, of which 10 are read (12 and 6 where dx is
+ * overwritten, 14 and 8 in place).
  *
  * Pass 1: blocks take rows in turn. A thread has the same vectors of four columns in every row, so
  * it copies x, dx and dy of the next row into shared memory while it works on this one, and sums
@@ -32,10 +34,20 @@ DEVICE void CONCAT(KERNEL, _fetch)(struct norm_row to, struct norm_row from)
 {
     for (u32 c = threadIdx.x * 4; c < (u32)(NORM_D); c += NORM_THREADS * 4) {
         copy_async_16((void *)(to.x + c), from.x + c);
-        if (NORM_ACCUMULATE)
+        if (NORM_ACCUMULATE || NORM_IN_PLACE)
             copy_async_16((void *)(to.dx + c), from.dx + c);
-        copy_async_8((void *)(to.dy + c), from.dy + c);
+        if (!NORM_IN_PLACE)
+            copy_async_8((void *)(to.dy + c), from.dy + c);
     }
+}
+
+/* Four columns of dy. */
+DEVICE void CONCAT(KERNEL, _dy)(float dy[4], struct norm_row row, u32 c)
+{
+    if (NORM_IN_PLACE)
+        four_load(dy, row.dx + c);
+    else
+        four_load_bf16(dy, row.dy + c);
 }
 
 /* This thread's part of the sum of dy gain x. */
@@ -45,7 +57,7 @@ DEVICE float CONCAT(KERNEL, _dot)(struct norm_row row, const float *RESTRICT gai
     for (u32 c = threadIdx.x * 4; c < (u32)(NORM_D); c += NORM_THREADS * 4) {
         float x[4], dy[4], g[4];
         four_load(x, row.x + c);
-        four_load_bf16(dy, row.dy + c);
+        CONCAT(KERNEL, _dy)(dy, row, c);
         four_load(g, gain + c);
         UNROLL
         for (u32 i = 0; i < 4; i++)
@@ -64,7 +76,7 @@ DEVICE void CONCAT(KERNEL, _row)(float *dx, bf16 *dx16, float *sums, struct norm
         if (NORM_ACCUMULATE)
             four_load(out, row.dx + c);
         four_load(x, row.x + c);
-        four_load_bf16(dy, row.dy + c);
+        CONCAT(KERNEL, _dy)(dy, row, c);
         four_load(g, gain + c);
         four_load(sum, sums + c);
         UNROLL
@@ -159,3 +171,4 @@ CONCAT(KERNEL, _2)
 #undef NORM_D
 #undef NORM_EPS
 #undef NORM_ACCUMULATE
+#undef NORM_IN_PLACE

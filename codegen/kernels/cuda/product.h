@@ -95,4 +95,32 @@ DEVICE void product_store_bf16(const struct product *p, bf16 *c, u64 row,
     }
 }
 
+/* Adds the sums to c, whose rows are `row` elements apart; eight reads, then eight writes. */
+DEVICE void product_add_f32(const struct product *p, float *RESTRICT c, u64 row,
+                            float sums[PRODUCT_I][PRODUCT_J][4])
+{
+    const u32 r0 = product_row(p) + lane_id() / 4, c0 = product_column(p) + lane_id() % 4 * 2;
+    UNROLL
+    for (u32 i = 0; i < PRODUCT_I * 2; i++) {
+        float *to = c + (r0 + i * 8) * row + c0;
+        if (r0 + i * 8 >= p->a.side)
+            continue;
+        UNROLL
+        for (u32 j = 0; j < product_pieces(p); j += 8) {
+            f32x2 old[8];
+            UNROLL
+            for (u32 n = 0; n < 8; n++)
+                if (c0 + (j + n) * 8 < p->b.side)
+                    old[n] = *(const f32x2 *)(const void *)(to + (j + n) * 8);
+            UNROLL
+            for (u32 n = 0; n < 8; n++)
+                if (c0 + (j + n) * 8 < p->b.side) {
+                    old[n].x += sums[i / 2][j + n][i % 2 * 2];
+                    old[n].y += sums[i / 2][j + n][i % 2 * 2 + 1];
+                    *(f32x2 *)(void *)(to + (j + n) * 8) = old[n];
+                }
+        }
+    }
+}
+
 #endif

@@ -108,6 +108,7 @@ static const struct kind kinds[] = {
     {"y + bias", ARCHRT_CUDA_MATMUL, ARCHRT_CUDA_WITH_BIAS, false, true},
     {"swiglu", ARCHRT_CUDA_MATMUL, ARCHRT_CUDA_WITH_SWIGLU, false, true},
     {"dw, dbias", ARCHRT_CUDA_MATMUL_DW, ARCHRT_CUDA_WITH_BIAS, true, true},
+    {"dx on dx", ARCHRT_CUDA_MATMUL_DX, ARCHRT_CUDA_ACCUMULATES | ARCHRT_CUDA_TO_F32, true, false},
 };
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
@@ -191,7 +192,8 @@ static double wanted(const struct product *p, int64_t row, int64_t column, int t
         sum += times * term;
         *size += times * fabs(term);
     }
-    double before = dw                                   ? p->out.copy[row * k + column]
+    bool on_top = dw || flag(p, ARCHRT_CUDA_ACCUMULATES);
+    double before = on_top                               ? p->out.copy[row * k + column]
                     : flag(p, ARCHRT_CUDA_WITH_RESIDUAL) ? p->residual.copy[row * n + column]
                                                          : 0;
     double bias = !dw && flag(p, ARCHRT_CUDA_WITH_BIAS) ? p->bias.copy[column] : 0;
@@ -317,7 +319,7 @@ static bool matters(const struct product *p, enum standin_fault fault)
     case FAULT_LD_B:
         return p->s.m != (dx || dw ? p->s.n : p->s.k);
     case FAULT_BETA:
-        return dw || flag(p, ARCHRT_CUDA_WITH_RESIDUAL);
+        return dw || flag(p, ARCHRT_CUDA_WITH_RESIDUAL | ARCHRT_CUDA_ACCUMULATES);
     case FAULT_BIAS:
         return flag(p, ARCHRT_CUDA_WITH_BIAS);
     case FAULT_TYPE:

@@ -1,0 +1,105 @@
+/* head_gradient.cu - gradients of the logits of MM_N of the tokens, from the first that `part` is
+ * the row of: dlogits[m][N] = (softmax - onehot) grad_scale, the logits z = x w^T made once more
+ * and not written. top[m] and sum[m] are head_loss.cu's, over all tokens.
+ *
+ * KERNEL              the entry point's name
+ * MM_M, MM_N, MM_K    rows, rows of w: tokens, columns of x; N, K multiples of 8
+ * MM_TOKENS           how many tokens there are in all: behind them stands padding, of gradient 0
+ *
+ * Floor: 2 m N K FLOPs. Tiles of z (product.h), both operands stored along. table and part are
+ * the weights of the first token of all and of these, as addresses: their distance says which
+ * tokens these are. */
+#include "device.h"
+#include "launch.h"
+#include "archrt_cuda.h"
+#include "product.h"
+
+/* Row i * 8 of this thread: its probabilities times grad_scale; factor = grad_scale / sum. */
+DEVICE void CONCAT(KERNEL, _softmax)(const struct product *p, float sums[PRODUCT_I][PRODUCT_J][4],
+                                     u32 i, float top, float factor)
+{
+    UNROLL
+    for (u32 j = 0; j < product_pieces(p); j++) {
+        UNROLL
+        for (u32 k = 0; k < 2; k++) {
+            float *z = &sums[i / 2][j][i % 2 * 2 + k];
+            *z = fast_exp2((*z - top) * 1.44269504f) * factor;
+        }
+    }
+}
+
+/* Less grad_scale where the target is, in column `at` from this thread's first one. Few tiles have
+ * a target of their rows. */
+DEVICE void CONCAT(KERNEL, _target)(const struct product *p, float sums[PRODUCT_I][PRODUCT_J][4],
+                                    u32 i, u32 at, float scale)
+{
+    if (!warp_any(at < product_pieces(p) * 8))
+        return;
+    UNROLL
+    for (u32 j = 0; j < product_pieces(p); j++) {
+        UNROLL
+        for (u32 k = 0; k < 2; k++)
+            if (at == j * 8 + k)
+                sums[i / 2][j][i % 2 * 2 + k] -= scale;
+    }
+}
+
+/* Columns from number `tokens` on are padding, in the last tiles. */
+DEVICE void CONCAT(KERNEL, _pad)(const struct product *p, float sums[PRODUCT_I][PRODUCT_J][4],
+                                 u32 tokens)
+{
+    const u32 c0 = product_column(p) + lane_id() % 4 * 2;
+    if (product_column(p) + product_pieces(p) * 8 <= tokens)
+        return;
+    UNROLL
+    for (u32 j = 0; j < product_pieces(p); j++) {
+        UNROLL
+        for (u32 i = 0; i < PRODUCT_I * 4; i++)
+            if (c0 + j * 8 + i % 2 >= tokens)
+                sums[i / 4][j][i % 4] = 0.0f;
+    }
+}
+
+KERNEL_ENTRY(PRODUCT_THREADS, PRODUCT_WGMMA ? 1 : 2)
+KERNEL(bf16 *RESTRICT dlogits, const product_source *x, const product_source *RESTRICT w,
+       const float *RESTRICT top, const float *RESTRICT sum, const int *RESTRICT target,
+       const bf16 *table, const bf16 *part, const struct cuda_train *RESTRICT train)
+{
+    SHARED_ARENA(arena);
+    struct product p;
+    p.a.at = x;
+    p.a.side = (u32)(MM_M);
+    p.b.at = w;
+    p.b.side = (u32)(MM_N);
+    p.a.row = p.b.row = p.a.depth = p.b.depth = (u32)(MM_K);
+    p.a.across = p.b.across = p.a.paired = p.b.paired = 0;
+    p.old = 0;
+    product_start(&p, PRODUCT_COLUMNS((u32)(MM_M), (u32)(MM_N)), arena);
+    if (product_feed(&p))
+        return;
+    const u32 token = (u32)((u64)(part - table) / (u32)(MM_K));
+    const u32 tokens = token < (u32)(MM_TOKENS) ? (u32)(MM_TOKENS)-token : 0;
+    const float scale = train->grad_scale;
+    for (u32 tile = blockIdx.x; tile < product_tiles(&p); tile += gridDim.x) {
+        float sums[PRODUCT_I][PRODUCT_J][4];
+        product_tile(&p, tile, sums, 0);
+        const u32 r0 = product_row(&p) + lane_id() / 4;
+        const u32 c0 = product_column(&p) + lane_id() % 4 * 2;
+        UNROLL
+        for (u32 i = 0; i < PRODUCT_I * 2; i++) {
+            const u32 r = r0 + i * 8, live = r < p.a.side;
+            CONCAT(KERNEL, _softmax)
+            (&p, sums, i, live ? top[r] : 0.0f, live ? f32_divide(scale, sum[r]) : 0.0f);
+            CONCAT(KERNEL, _target)
+            (&p, sums, i, live ? (u32)target[r] - token - c0 : 0xffffffffu, scale);
+        }
+        CONCAT(KERNEL, _pad)(&p, sums, tokens);
+        product_store_bf16(&p, dlogits, (u32)(MM_N), sums);
+    }
+}
+
+#undef KERNEL
+#undef MM_M
+#undef MM_N
+#undef MM_K
+#undef MM_TOKENS
