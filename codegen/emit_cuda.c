@@ -181,8 +181,11 @@ static void rope_macros(const struct kernel *k, struct macros *m)
     put(m, "NORM_EPS", "EPSILON");
 }
 
+/* Longest rows of logits of which a multiprocessor's shared memory holds two, on any card. */
+enum { TWO_ROWS = 28000 };
+
 /* The macros that the kernel file's first comment lists. */
-static void kernel_macros(const struct kernel *k, struct macros *m)
+static void kernel_macros(const struct plan *p, const struct kernel *k, struct macros *m)
 {
     switch (k->kind) {
     case CUDA_SAMPLE:
@@ -222,6 +225,7 @@ static void kernel_macros(const struct kernel *k, struct macros *m)
     case CUDA_LOSS:
         put_shape(m, k, (const char *const[]){"LOSS_M", "LOSS_V", NULL});
         put(m, "LOSS_TOKENS", "TOKENS");
+        put(m, "LOSS_KEPT", p->extents[k->n] > TWO_ROWS ? "2" : "0");
         break;
     case CUDA_HEAD_LOSS:
     case CUDA_HEAD_GRADIENT:
@@ -246,10 +250,10 @@ static void kernel_macros(const struct kernel *k, struct macros *m)
     }
 }
 
-static void emit_instance(const struct kernel *k, struct text *t)
+static void emit_instance(const struct plan *p, const struct kernel *k, struct text *t)
 {
     struct macros m = {.n = 0};
-    kernel_macros(k, &m);
+    kernel_macros(p, k, &m);
     text_printf(t, "\n/* %.4g MFLOP and %.4g MB a call, %d of them. */\n#define KERNEL %s\n",
                 k->flops / 1e6, k->bytes / 1e6, k->times, k->name);
     for (int i = 0; i < m.n; i++)
@@ -306,7 +310,7 @@ static void emit_unit(const struct plan *p, int unit, struct text *t)
                 cuda_unit_files[unit], unit_titles[unit]);
     for (int i = 0; i < p->n_kernels; i++)
         if (cuda_unit(p, &p->kernels[i]) == unit)
-            emit_instance(&p->kernels[i], t);
+            emit_instance(p, &p->kernels[i], t);
 }
 
 /* ---- cuda_launches.h ---- */

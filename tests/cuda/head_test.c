@@ -109,6 +109,7 @@ static u32 run_wide;
 #define LOSS_M run_m
 #define LOSS_V run_n
 #define LOSS_TOKENS run_tokens
+#define LOSS_KEPT 0
 #include "loss.cu"
 
 struct kernels {

@@ -40,11 +40,19 @@ static int shape_m, shape_n, shape_tokens;
 #define LOSS_M shape_m
 #define LOSS_V shape_n
 #define LOSS_TOKENS shape_tokens
+#define LOSS_KEPT 0
+#include "loss.cu"
+#define KERNEL loss_kept
+#define LOSS_M shape_m
+#define LOSS_V shape_n
+#define LOSS_TOKENS shape_tokens
+#define LOSS_KEPT 2
 #include "loss.cu"
 #define KERNEL loss_set
 #define LOSS_M 5
 #define LOSS_V 4104
 #define LOSS_TOKENS 4099
+#define LOSS_KEPT 0
 #include "loss.cu"
 
 /* Half a unit in the last place of bf16, and what fp32 arithmetic adds to it. */
@@ -209,6 +217,8 @@ HOST_CODE int main(void)
 {
     static const int shapes[][2] = {{1, 8}, {5, 24}, {3, 1032}, {11, 320}, {2, 4096}};
     static const int vocabularies[] = {1, 2, 3, 5, 10, 37, 256, 2053, 20001};
+    /* In registers alone; with shared memory; with what neither holds. */
+    static const int longer[] = {3, 17003, 32766, 40007, 92002};
     int bad = 0;
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
         for (int part = 0; part < 2; part++) {
@@ -230,6 +240,13 @@ HOST_CODE int main(void)
         emu_seed((u32)i);
         bad |= loss((emu_kernel *)loss_any, shape_m, shape_n, shape_tokens, true, 4);
         bad |= loss((emu_kernel *)loss_any, shape_m, shape_n, shape_tokens, false, 30);
+    }
+    shape_m = 2;
+    for (size_t i = 0; i < sizeof(longer) / sizeof(longer[0]); i++) {
+        shape_tokens = longer[i];
+        shape_n = i % 2 ? (shape_tokens + 7) / 8 * 8 : shape_tokens;
+        emu_seed((u32)i);
+        bad |= loss((emu_kernel *)loss_kept, shape_m, shape_n, shape_tokens, i % 3 != 1, 4);
     }
     shape_m = 2; /* more than shared memory holds */
     shape_tokens = 70001;

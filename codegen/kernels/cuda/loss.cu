@@ -6,15 +6,20 @@
  * LOSS_M   rows, LOSS_V columns: any number, so that rows may start at any element
  * LOSS_TOKENS  of them; the columns behind are padding: not counted, their gradient is 0
  *
+ * LOSS_KEPT  batches of LOSS_EACH vectors that a thread keeps in registers: a number, 2 for rows
+ * that shared memory does not hold, else 0
+ *
  * Floor: 6 M V bytes, 4 of them read. A block a row. The first sweep keeps, for each thread, the
- * largest logit so far and the sum of e^(x - largest); the second makes the gradient. As much of
- * the row as fits stays in shared memory; the rest is read a second time, last part first, which
- * is still in L2. Vectors are those of the whole matrix, aligned; the few elements of a row before
- * and after them are the first threads', one each. */
+ * largest logit so far and the sum of e^(x - largest); the second makes the gradient. The row's
+ * beginning stays in registers, as much of the rest as fits in shared memory; what is left is read
+ * a second time, last part first, which is still in L2. Vectors are those of the whole matrix,
+ * aligned; the few elements of a row before and after them are the first threads', one each. */
 #include "device.h"
 #include "launch.h"
 #include "archrt_cuda.h"
 #include "four.h"
+
+#define LOSS_BATCHES (LOSS_KEPT ? LOSS_KEPT : 1)
 
 #ifndef LOSS_ONCE
 #define LOSS_ONCE
@@ -63,26 +68,40 @@ DEVICE void CONCAT(KERNEL, _take)(float *top, float *sum, const float *x, u32 n)
         *sum += CONCAT(KERNEL, _exp)(x[i], most);
 }
 
-/* Largest of the row, and the sum of e^(x - largest), the same in every thread. */
-DEVICE void CONCAT(KERNEL, _sweep)(struct loss_row r, f32x4 *held, float *scratch, float *top,
-                                   float *sum)
+/* A thread's vectors from number `first` on, where the row has them; also to `held`, where given,
+ * those of them that it has room for. */
+DEVICE void CONCAT(KERNEL, _batch)(float x[LOSS_EACH][4], struct loss_row r, u32 first, f32x4 *held)
 {
+    const u32 begin = LOSS_KEPT * LOSS_EACH * LOSS_THREADS;
     const f32x4 *from = (const f32x4 *)(const void *)(r.x + r.before);
-    const u32 t = threadIdx.x;
+    UNROLL
+    for (u32 j = 0; j < LOSS_EACH; j++) {
+        const u32 v = first + j * LOSS_THREADS;
+        f32x4 four = {LOSS_LOWEST, LOSS_LOWEST, LOSS_LOWEST, LOSS_LOWEST};
+        if (v < r.vectors)
+            four = from[v];
+        if (held && v < r.vectors && v - begin < LOSS_HOLDS((u32)(LOSS_V)))
+            held[v - begin] = four;
+        four_split(x[j], four);
+    }
+}
+
+/* Largest of the row, and the sum of e^(x - largest), the same in every thread. held[0]: the first
+ * vector behind those in registers. */
+DEVICE void CONCAT(KERNEL, _sweep)(struct loss_row r, float kept[LOSS_BATCHES][LOSS_EACH][4],
+                                   f32x4 *held, float *scratch, float *top, float *sum)
+{
+    const u32 t = threadIdx.x, step = LOSS_THREADS * LOSS_EACH;
     *top = LOSS_LOWEST;
     *sum = 0.0f;
-    for (u32 first = t; first < r.vectors; first += LOSS_THREADS * LOSS_EACH) {
+    UNROLL
+    for (u32 k = 0; k < LOSS_BATCHES && LOSS_KEPT > 0; k++) {
+        CONCAT(KERNEL, _batch)(kept[k], r, t + k * step, (f32x4 *)0);
+        CONCAT(KERNEL, _take)(top, sum, &kept[k][0][0], LOSS_EACH * 4);
+    }
+    for (u32 first = t + LOSS_KEPT * step; first < r.vectors; first += step) {
         float x[LOSS_EACH][4];
-        UNROLL
-        for (u32 j = 0; j < LOSS_EACH; j++) {
-            const u32 v = first + j * LOSS_THREADS;
-            f32x4 four = {LOSS_LOWEST, LOSS_LOWEST, LOSS_LOWEST, LOSS_LOWEST};
-            if (v < r.vectors)
-                four = from[v];
-            if (v < r.vectors && v < LOSS_HOLDS((u32)(LOSS_V)))
-                held[v] = four;
-            four_split(x[j], four);
-        }
+        CONCAT(KERNEL, _batch)(x, r, first, held);
         CONCAT(KERNEL, _take)(top, sum, &x[0][0], LOSS_EACH * 4);
     }
     if (t < r.others)
@@ -96,6 +115,16 @@ DEVICE void CONCAT(KERNEL, _sweep)(struct loss_row r, f32x4 *held, float *scratc
     *top = most;
     *sum = block_sum(*sum * CONCAT(KERNEL, _exp)(own, most), scratch + LOSS_THREADS / WARP,
                      LOSS_THREADS);
+}
+
+/* One vector of the gradient. */
+DEVICE void CONCAT(KERNEL, _vector)(bf16 *d, const float x[4], float top, float factor)
+{
+    float four[4];
+    UNROLL
+    for (u32 i = 0; i < 4; i++)
+        four[i] = CONCAT(KERNEL, _exp)(x[i], top) * factor;
+    four_store_bf16(d, four);
 }
 
 /* Vectors begin .. end - 1 of the gradient, last first, but for -grad_scale at the target. `from`:
@@ -113,15 +142,25 @@ DEVICE void CONCAT(KERNEL, _vectors)(bf16 *d, const f32x4 *from, u32 begin, u32 
                 x[j] = from[first + j * LOSS_THREADS];
         UNROLL
         for (u32 j = 0; j < LOSS_EACH; j++) {
-            const u32 v = first + j * LOSS_THREADS;
             float four[4];
-            if (v >= end)
-                continue;
             four_split(four, x[j]);
-            UNROLL
-            for (u32 i = 0; i < 4; i++)
-                four[i] = CONCAT(KERNEL, _exp)(four[i], top) * factor;
-            four_store_bf16(d + v * 4, four);
+            if (first + j * LOSS_THREADS < end)
+                CONCAT(KERNEL, _vector)(d + (first + j * LOSS_THREADS) * 4, four, top, factor);
+        }
+    }
+}
+
+/* Those that are still in registers. */
+DEVICE void CONCAT(KERNEL, _kept)(bf16 *d, float kept[LOSS_BATCHES][LOSS_EACH][4], u32 vectors,
+                                  float top, float factor)
+{
+    UNROLL
+    for (u32 k = 0; k < LOSS_BATCHES && LOSS_KEPT > 0; k++) {
+        UNROLL
+        for (u32 j = 0; j < LOSS_EACH; j++) {
+            const u32 v = threadIdx.x + (k * LOSS_EACH + j) * LOSS_THREADS;
+            if (v < vectors)
+                CONCAT(KERNEL, _vector)(d + v * 4, kept[k][j], top, factor);
         }
     }
 }
@@ -133,13 +172,18 @@ DEVICE void CONCAT(KERNEL, _pad)(bf16 *d)
         d[i] = 0;
 }
 
-DEVICE void CONCAT(KERNEL, _gradient)(bf16 *d, struct loss_row r, const f32x4 *held, float top,
-                                      float factor)
+DEVICE void CONCAT(KERNEL, _gradient)(bf16 *d, struct loss_row r,
+                                      float kept[LOSS_BATCHES][LOSS_EACH][4], const f32x4 *held,
+                                      float top, float factor)
 {
-    const u32 holds = LOSS_HOLDS((u32)(LOSS_V)), middle = holds < r.vectors ? holds : r.vectors;
+    const u32 first = LOSS_KEPT * LOSS_EACH * LOSS_THREADS;
+    const u32 holds = first + LOSS_HOLDS((u32)(LOSS_V));
+    const u32 begin = first < r.vectors ? first : r.vectors;
+    const u32 middle = holds < r.vectors ? holds : r.vectors;
     const f32x4 *from = (const f32x4 *)(const void *)(r.x + r.before);
     CONCAT(KERNEL, _vectors)(d + r.before, from, middle, r.vectors, top, factor);
-    CONCAT(KERNEL, _vectors)(d + r.before, held, 0, middle, top, factor);
+    CONCAT(KERNEL, _vectors)(d + r.before + begin * 4, held, 0, middle - begin, top, factor);
+    CONCAT(KERNEL, _kept)(d + r.before, kept, r.vectors, top, factor);
     if (threadIdx.x < r.others) {
         const u32 at = CONCAT(KERNEL, _other)(r, threadIdx.x);
         d[at] = bf16_from_f32(CONCAT(KERNEL, _exp)(r.x[at], top) * factor);
@@ -157,7 +201,7 @@ DEVICE void CONCAT(KERNEL, _clear)(bf16 *d, struct loss_row r)
     CONCAT(KERNEL, _pad)(d);
 }
 
-KERNEL_ENTRY(LOSS_THREADS, 2)
+KERNEL_ENTRY(LOSS_THREADS, LOSS_KEPT ? 1 : 2)
 KERNEL(float *loss, bf16 *dlogits, const float *RESTRICT logits, const int *RESTRICT targets,
        const struct cuda_train *RESTRICT train)
 {
@@ -167,6 +211,7 @@ KERNEL(float *loss, bf16 *dlogits, const float *RESTRICT logits, const int *REST
     const struct loss_row r = CONCAT(KERNEL, _place)(logits, row);
     float *scratch = (float *)(void *)arena, top, sum;
     f32x4 *held = (f32x4 *)(void *)(scratch + 2 * LOSS_THREADS / WARP);
+    float kept[LOSS_BATCHES][LOSS_EACH][4];
     bf16 *d = dlogits ? dlogits + (u64)row * (u32)(LOSS_V) : dlogits;
     if (target < 0) {
         if (threadIdx.x == 0)
@@ -175,14 +220,14 @@ KERNEL(float *loss, bf16 *dlogits, const float *RESTRICT logits, const int *REST
             CONCAT(KERNEL, _clear)(d, r);
         return;
     }
-    CONCAT(KERNEL, _sweep)(r, held, scratch, &top, &sum);
+    CONCAT(KERNEL, _sweep)(r, kept, held, scratch, &top, &sum);
     const float chosen = r.x[target];
     if (threadIdx.x == 0)
         loss[row] = log_f32(sum) + (top - chosen);
     if (!d)
         return;
     const float scale = train->grad_scale, factor = f32_divide(scale, sum);
-    CONCAT(KERNEL, _gradient)(d, r, held, top, factor);
+    CONCAT(KERNEL, _gradient)(d, r, kept, held, top, factor);
     block_sync();
     if (threadIdx.x == 0)
         d[target] = bf16_from_f32(f32_fma(CONCAT(KERNEL, _exp)(chosen, top), factor, -scale));
@@ -192,3 +237,5 @@ KERNEL(float *loss, bf16 *dlogits, const float *RESTRICT logits, const int *REST
 #undef LOSS_M
 #undef LOSS_V
 #undef LOSS_TOKENS
+#undef LOSS_KEPT
+#undef LOSS_BATCHES
