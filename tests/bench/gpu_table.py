@@ -68,11 +68,16 @@ def measured(card, entry):
             f"{load['tokens_per_second']:,.0f}" if load else MISSING, f"{prompts:,.0f}", training]
 
 
+def verified(result):
+    """Were programs verified in the run, all of them without a failure?"""
+    return result["verified"] and all(", 0 failed" in line for line in result["verified"])
+
+
 def rows(archc, results):
     for model in MODELS:
         yield [model, "H200, predicted", *predicted(archc, model)]
         for card, result in sorted(results.items()):
-            if result["verified"] and model in result["models"]:
+            if verified(result) and model in result["models"]:
                 yield [model, f"{card}, {result['date'][:10]}",
                        *measured(card, result["models"][model])]
         if not any(model in r["models"] for r in results.values()):
