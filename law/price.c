@@ -44,8 +44,7 @@ static const struct price_row cpu[OP_KIND_COUNT] = {
 
 /* Prefill and training: many rows, tiles on the matrix units. Fractions that an H200 reached with
  * 16384 rows of Llama-3.2-1B and of Surefire-1B (codegen/kernels/cuda/NOTES-train.md has the
- * figures). ADAMW's, ROPE_BW's and LOSS's kernels have changed since, and the first two are what is
- * expected of the new ones, as is the head without logits.
+ * figures).
  *
  * Products are in proportion to the vendor's (`matmul` of the device), as a session has them: by
  * the library; with --products own training takes 5 to 11 % longer. Attention is in proportion to
@@ -64,7 +63,7 @@ static const struct price_row gpu_rows[OP_KIND_COUNT] = {
     [OP_SWIGLU] = {UNIT_VECTOR, 0.5, 0, 1, 1.00, 1, 1},
     /* The product in front of it writes the sum: what is left is the stream's being read. */
     [OP_ADD] = {UNIT_VECTOR, 1, ALWAYS, 1.0 / 3, 0.90, 0, 1},
-    [OP_LOSS] = {UNIT_VECTOR, 0.5, 0, 1, 0.65, 1, 1},
+    [OP_LOSS] = {UNIT_VECTOR, 0.5, 0, 1, 0.70, 1, 1},
     /* In the registers of the head's product, whose rate has the end of a tile in it. */
     [OP_HEAD_LOSS] = {UNIT_VECTOR, 1, ALWAYS, 1, 0.50, 1, 1},
     [OP_LOSS_BW] = {UNIT_VECTOR, 1, ALWAYS, 1, 0.90, 0, 1},
@@ -75,11 +74,11 @@ static const struct price_row gpu_rows[OP_KIND_COUNT] = {
     [OP_MATMUL_DW] = {UNIT_MATRIX, 0.84, 0, 1, 0.90, 1, 1},
     [OP_BIAS_BW] = {UNIT_VECTOR, 1, ALWAYS, 0, 1, 0, 1},
     [OP_HEAD_NORM_BW] = {UNIT_VECTOR, 1, ALWAYS, 0, 1, 0, 1},
-    [OP_ROPE_BW] = {UNIT_VECTOR, 1, 0, 1, 0.80, 2, 1},
+    [OP_ROPE_BW] = {UNIT_VECTOR, 1, 0, 1, 0.84, 2, 1},
     [OP_ATTENTION_BW] = {UNIT_ATTENTION, 0.83, 0, 1, 0.85, 3, 1},
     [OP_SWIGLU_BW] = {UNIT_VECTOR, 0.5, 0, 1, 0.95, 1, 1},
     [OP_GRAD_NORM] = {UNIT_VECTOR, 1, 0, 1, 1.00, 2, 1},
-    [OP_ADAMW] = {UNIT_VECTOR, 1, 0, 1, 0.92, 1, 1},
+    [OP_ADAMW] = {UNIT_VECTOR, 1, 0, 1, 0.96, 1, 1},
 };
 
 /* Decode. Products stream weights; up to 8 rows they fill their rings before their predecessor

@@ -7,10 +7,10 @@
  * KERNEL         the function's name
  * ADAM_N         floats, ADAM_DECAYED of them decayed (multiples of 4)
  *
- * Floor: 34 N bytes, 16 of them read (32 N where not decayed). Blocks take vectors of four in turn,
- * ADAM_THREADS at a time; a thread has four loads of 16 bytes under way, a multiprocessor 64 KB.
- * The zeros are stored last and whole: a store that needs nothing of what was loaded would
- * otherwise leave before the loads are back, and meet them in the L2. */
+ * Floor: 34 N bytes, 16 of them read (32 N where not decayed). A thread has one vector of four
+ * parameters, four loads of 16 bytes under way. The zeros are stored last and whole: a store that
+ * needs nothing of what was loaded would otherwise leave before the loads are back, and meet them
+ * in the L2. */
 #include "device.h"
 #include "launch.h"
 #include "archrt_cuda.h"
@@ -48,41 +48,30 @@ DEVICE void CONCAT(KERNEL, _four)(struct CONCAT(KERNEL, _step) s, float decay, f
     }
 }
 
-/* The gradients alone: of a step that is left out. */
-DEVICE void CONCAT(KERNEL, _clear)(float *grads, u64 vectors)
-{
-    const u32x4 zero = {0, 0, 0, 0};
-    for (u64 i = (u64)blockIdx.x * ADAM_THREADS + threadIdx.x; i < vectors;
-         i += (u64)gridDim.x * ADAM_THREADS)
-        store_u32x4(grads + i * 4, zero);
-}
-
-KERNEL_ENTRY(ADAM_THREADS, ADAM_ROOM)
+KERNEL_ENTRY(ADAM_THREADS, 4)
 KERNEL(float *params, bf16 *weights, float *grads, float *m, float *v,
        const struct cuda_train *RESTRICT train)
 {
+    const u64 i = (u64)blockIdx.x * ADAM_THREADS + threadIdx.x;
     const u64 vectors = (u64)(ADAM_N) / 4, decayed = (u64)(ADAM_DECAYED) / 4;
-    const struct CONCAT(KERNEL, _step) s = CONCAT(KERNEL, _of)(train);
     const u32x4 zero = {0, 0, 0, 0};
-    if (s.factor == 0.0f) {
-        CONCAT(KERNEL, _clear)(grads, vectors);
+    float p4[4], m4[4], v4[4], g4[4];
+    if (i >= vectors)
         return;
-    }
-    for (u64 i = (u64)blockIdx.x * ADAM_THREADS + threadIdx.x; i < vectors;
-         i += (u64)gridDim.x * ADAM_THREADS) {
-        float p4[4], m4[4], v4[4], g4[4];
-        four_load(p4, params + i * 4);
-        four_load(m4, m + i * 4);
-        four_load(v4, v + i * 4);
-        four_load(g4, grads + i * 4);
+    four_load(p4, params + i * 4);
+    four_load(m4, m + i * 4);
+    four_load(v4, v + i * 4);
+    four_load(g4, grads + i * 4);
+    const struct CONCAT(KERNEL, _step) s = CONCAT(KERNEL, _of)(train);
+    if (s.factor != 0.0f) {
         CONCAT(KERNEL, _four)(s, i < decayed ? s.decay : 0.0f, p4, m4, v4, g4);
         if (i < decayed)
             four_store_bf16(weights + i * 4, p4);
         four_store(params + i * 4, p4);
         four_store(m + i * 4, m4);
         four_store(v + i * 4, v4);
-        store_u32x4(grads + i * 4, zero);
     }
+    store_u32x4(grads + i * 4, zero);
 }
 
 #undef KERNEL

@@ -133,8 +133,7 @@ enum { SUM_THREADS = 256, SUM_EACH = 4, SUM_BLOCK = SUM_THREADS * SUM_EACH };
 #define SUM_SQUARES_LAUNCH(m, n, k) {SUM_BLOCKS((size_t)(n)), 1, 1}, SUM_THREADS, SUM_THREADS * 8
 #define SUM_SQUARES_LAUNCH_2(m, n, k) {1, 1, 1}, SUM_THREADS, SUM_THREADS * 8
 #define SUM_SQUARES_SCRATCH(m, n, k) (SUM_BLOCKS((size_t)(n)) * 8)
-enum { ADAM_THREADS = 256, ADAM_ROOM = 4 };
-#define ADAMW_LAUNCH(m, n, k)                                                                      \
-    {LEAST(CEIL_DIV((size_t)(n) / 4, ADAM_THREADS), CUDA_SMS * ADAM_ROOM), 1, 1}, ADAM_THREADS, 0
+enum { ADAM_THREADS = 256 };
+#define ADAMW_LAUNCH(m, n, k) {CEIL_DIV((size_t)(n) / 4, ADAM_THREADS), 1, 1}, ADAM_THREADS, 0
 
 #endif
