@@ -10,6 +10,7 @@
 #define CUDA_ARCH 90
 #endif
 #define CUDA_SMS 2 /* fewer than there are works */
+#define FLASH_NEAR_BYTES (16u << 10) /* a head or two at a time */
 #define CONTEXT 512
 #define SEGMENTS 4
 #define PAGES (CONTEXT / KV_PAGE)
@@ -352,6 +353,8 @@ HOST_CODE int main(int argc, char **argv)
     bad |= prefill(&special, 9, 1, several, 4);
     bad |= training(&generic, 3, 1, 2, 70);
     bad |= prefill(&generic, 10, 2, long_one, 1);
+    bad |= prefill(&generic, 2, 1, one, 1); /* less works than blocks */
+    bad |= training(&generic, 2, 1, 1, 280); /* works of one to three tiles */
     bad |= training(&generic, 2, 2, 1, 1);
     for (int group = 1; all && group <= 16; group++) {
         emu_seed((u32)group);

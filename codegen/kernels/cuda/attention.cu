@@ -18,18 +18,25 @@ struct PART(call) {
     const KEY_SOURCE *kv;
 };
 
+/* Heads' keys and values that L2 should hold are worked on at a time: from the works with the most
+ * keys to those with the fewest or back, so that one batch of heads begins as the last one ended.
+ * The last batch ends with the fewest. */
 DEVICE u32 PART(take)(struct PART(work) * w, const struct PART(call) * c, u32 i)
 {
-    const u32 head = i % (u32)(KV_HEADS), level = (u32)(KV_HEADS) * (u32)(ATT_B);
+    const u32 all = (u32)(KV_HEADS) * (u32)(ATT_B);
+    const u32 near = FLASH_NEAR_HEADS(all, (u32)(ATT_T), HEAD_DIM);
     const u64 dq = (u64)(HEADS)*HEAD_DIM, dkv = (u64)(KV_HEADS)*HEAD_DIM;
     w->group = (u32)(HEADS) / (u32)(KV_HEADS);
     w->rows = (u32)(ATT_T)*w->group;
-    const u32 tiles = DIV_UP(w->rows, TILE_ROWS);
-    if (i >= tiles * level) /* as many works have the same rows of a sequence */
-        return 0;
-    w->first = (tiles - 1 - i / level) * TILE_ROWS;
+    const u32 tiles = DIV_UP(w->rows, TILE_ROWS), there = i < tiles * all;
+    i = there ? i : 0;
+    const u32 batch = i / (tiles * near);
+    const u32 of_batch = all - batch * near < near ? all - batch * near : near;
+    const u32 at = i - batch * tiles * near, tile = at / of_batch;
+    const u32 whole = batch * near + at % of_batch, head = whole % (u32)(KV_HEADS);
+    w->first = ((DIV_UP(all, near) - 1 - batch) % 2 ? tile : tiles - 1 - tile) * TILE_ROWS;
     w->past = 0;
-    w->sequence = i % level / (u32)(KV_HEADS);
+    w->sequence = whole / (u32)(KV_HEADS);
     const u64 token0 = (u64)w->sequence * (u32)(ATT_T);
     w->q_row = w->kv_row = dq + 2 * dkv;
     w->q = c->qkv + token0 * w->q_row + head * w->group * HEAD_DIM;
@@ -43,7 +50,7 @@ DEVICE u32 PART(take)(struct PART(work) * w, const struct PART(call) * c, u32 i)
     w->att_row = dq;
     w->lse = c->lse + token0 * (u32)(HEADS) + head * w->group;
     w->lse_row = (u32)(HEADS);
-    return 1;
+    return there;
 }
 
 KERNEL_ENTRY(THREADS, 1)

@@ -49,8 +49,8 @@ struct PART(work) {
     u32 lse_row, first, rows, group, past;
 };
 
-/* Fills in work number i of the kernel's call, of which those with the most keys come first; 0:
- * there is no such work, nor any behind. */
+/* Fills in work number i of the kernel's call, one like the one before and the last ones with the
+ * fewest keys; 0: there is no such work, nor any behind, and nothing that w says may be used. */
 struct PART(call);
 DEVICE u32 PART(take)(struct PART(work) * w, const struct PART(call) * c, u32 i);
 
@@ -92,11 +92,12 @@ DEVICE void PART(start)(struct PART(rows) * r, const struct PART(work) * w, u32 
 DEVICE void PART(mask)(float scores[TILE_KEYS / 8][4], const struct PART(rows) * r, u32 key0)
 {
     const i32 key = (i32)(key0 + lane_id() % 4 * 2);
+    const i32 last[2] = {r->last[0] - key, r->last[1] - key};
     UNROLL
     for (u32 n = 0; n < TILE_KEYS / 8; n++)
         UNROLL
     for (u32 j = 0; j < 4; j++)
-        if (key + (i32)(n * 8 + j % 2) > r->last[j / 2])
+        if ((i32)(n * 8 + j % 2) > last[j / 2])
             scores[n][j] = f32_from_bits(0xff800000u);
 }
 
@@ -106,25 +107,41 @@ DEVICE void PART(mask)(float scores[TILE_KEYS / 8][4], const struct PART(rows) *
 DEVICE void PART(softmax)(struct PART(rows) * r, float scores[TILE_KEYS / 8][4], float shrink[2])
 {
     const float factor = SCORE_FACTOR;
+    float top[4], sum[4], base[2];
+    UNROLL
+    for (u32 i = 0; i < 4; i++) {
+        top[i] = r->top[i / 2];
+        sum[i] = 0.0f;
+    }
+    UNROLL
+    for (u32 n = 0; n < TILE_KEYS / 8; n++)
+        UNROLL
+    for (u32 j = 0; j < 4; j++)
+        top[j] = f32_max(top[j], scores[n][j]);
+    UNROLL
+    for (u32 h = 0; h < 2; h++)
+        top[h] = f32_max(top[2 * h], top[2 * h + 1]);
+    UNROLL
+    for (u32 m = 2; m > 0; m >>= 1)
+        UNROLL
+    for (u32 h = 0; h < 2; h++)
+        top[h] = f32_max(top[h], shuffle_xor_f32(top[h], m, WARP));
     UNROLL
     for (u32 h = 0; h < 2; h++) {
-        float top = r->top[h], sum = 0.0f;
-        UNROLL
-        for (u32 n = 0; n < TILE_KEYS / 8; n++)
-            top = f32_max(top, f32_max(scores[n][2 * h], scores[n][2 * h + 1]));
-        top = warp_max(top, 4);
-        const float base = -top * factor;
-        shrink[h] = fast_exp2((r->top[h] - top) * factor);
-        r->top[h] = top;
-        UNROLL
-        for (u32 n = 0; n < TILE_KEYS / 8; n++)
-            UNROLL
-        for (u32 j = 2 * h; j < 2 * h + 2; j++) {
-            scores[n][j] = fast_exp2(f32_fma(scores[n][j], factor, base));
-            sum += scores[n][j];
-        }
-        r->sum[h] = f32_fma(r->sum[h], shrink[h], sum);
+        base[h] = -top[h] * factor;
+        shrink[h] = fast_exp2(f32_fma(r->top[h], factor, base[h]));
+        r->top[h] = top[h];
     }
+    UNROLL
+    for (u32 n = 0; n < TILE_KEYS / 8; n++)
+        UNROLL
+    for (u32 j = 0; j < 4; j++) {
+        scores[n][j] = fast_exp2(f32_fma(scores[n][j], factor, base[j / 2]));
+        sum[j] += scores[n][j];
+    }
+    UNROLL
+    for (u32 h = 0; h < 2; h++)
+        r->sum[h] = f32_fma(r->sum[h], shrink[h], sum[2 * h] + sum[2 * h + 1]);
 }
 
 DEVICE void PART(scale)(float out[PIECES][4], const float by[2])
@@ -156,7 +173,7 @@ DEVICE void PART(store)(const struct PART(work) * w, struct PART(rows) * r, floa
             }
             const u32x4 v = mma_gather(d);
             if (at < w->rows && n + q < PIECES)
-                *(u32x4 *)(void *)(to + (n + q) * 8) = v;
+                store_u32x4(to + (n + q) * 8, v);
         }
         if (w->lse && q == 0 && at < w->rows)
             w->lse[(u64)token * w->lse_row + head] =

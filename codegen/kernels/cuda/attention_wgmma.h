@@ -1,29 +1,38 @@
 /* attention_wgmma.h - the block of attention_tile.h on sm_90a (FlashAttention-3, Shah et al. 2024).
- * Two groups of four warps take 64 rows each; one thread of a third copies keys and values by TMA
- * into four buffers, keys and values of every other tile. A group starts the scores of the next
- * tile together with the output of this one and works on the softmax of one while the other is
- * being multiplied; the other group fills what is left.
+ * Groups of four warps take 64 rows each, three groups up to head size 64, else two; one thread of
+ * one more copies keys and values by TMA into stages. A group starts the scores of the next tile
+ * together with the output of this one, and works on the softmax of the one while the other is
+ * being multiplied.
  *
- * A block goes over works, long and short ones in turn, and is ahead of itself: the first keys and
- * values of the next work and its queries are on their way while this one's output is made.
+ * Groups start their products in turn. Left to themselves they fall in step, all at exponentials or
+ * all waiting for products, and stay so.
+ *
+ * A block goes over works, long and short ones in turn, and is ahead of itself: the last values of
+ * one work and the first scores of the next are one turn, the output is stored beside them, and the
+ * next keys, values and queries are on their way.
  *
  * Tiles are panels of 64 elements, rows of 128 bytes, swizzled. What is beyond a head's size is
  * zero there, so that an odd multiple of 8 may be made even for the scores. */
 #define PANELS DIV_UP(HEAD_DIM, 64)
-#define PANEL_BYTES (128 * 128) /* of 128 rows */
+#define PANEL_BYTES (TILE_KEYS * 128)
 #define TILE_BYTES (PANELS * PANEL_BYTES)
+#define QUERY_PANEL (64 * 128) /* of a group */
+#define QUERY_BYTES (PANELS * QUERY_PANEL)
 #define EVEN_PIECES (DIV_UP(HEAD_DIM, 16) * 2)
-#define BUFFERS 4
-#define MULTIPLIERS 256 /* threads */
+#define GROUPS FLASH_GROUPS(HEAD_DIM)
+#define STAGES FLASH_STAGES(HEAD_DIM)
+#define BUFFERS (2 * STAGES)
+#define MULTIPLIERS (GROUPS * 128) /* threads */
 #define MULTIPLY_SCORES CONCAT(wgmma_n, FLASH_WGMMA_KEYS)
 #define MULTIPLY_VALUES CONCAT(CONCAT(wgmma_n, HEAD_DIM), _held_across)
 
-STATIC_ASSERT(TILE_ROWS == 128 && TILE_KEYS == FLASH_WGMMA_KEYS, "a panel has 128 rows");
+STATIC_ASSERT(TILE_ROWS == GROUPS * 64, "64 rows a group");
+STATIC_ASSERT(TILE_KEYS == FLASH_WGMMA_KEYS, "products as wide as a tile has keys");
 
 struct PART(block) {
-    u8 *queries, *buffers;
-    u64 *full, *empty; /* mbarriers of the buffers: keys, values of even tiles, of odd ones */
-    u32 turn;          /* tiles of former works */
+    u8 *queries, *buffers; /* queries: of this work and the next, each group's */
+    u64 *full, *empty;     /* mbarriers of the buffers: keys, values of each stage */
+    u32 turn;              /* tiles of former works */
 };
 
 /* The block's n-th work: blocks take them in turn, there and back, so that the one with the most
@@ -38,18 +47,26 @@ DEVICE u32 PART(tiles)(const struct PART(work) * w)
     return DIV_UP(PART(keys_of_any)(w), TILE_KEYS);
 }
 
-DEVICE u8 *PART(piece)(u8 *tile, u32 row, u32 piece)
+/* Of tile t's keys (0) or values (1): the buffer, and the parity of its phase. */
+DEVICE u32 PART(buffer)(const struct PART(block) * b, u32 t, u32 value)
 {
-    return tile + piece / 8 * PANEL_BYTES + row * 128 + (piece % 8 ^ row % 8) * 16;
+    return (b->turn + t) % STAGES * 2 + value;
 }
+
+DEVICE u32 PART(phase)(const struct PART(block) * b, u32 t)
+{
+    return (b->turn + t) / STAGES & 1;
+}
+
+/* ---- copying ---- */
 
 /* Starts the copy of tile t of keys or values, RUN of them a box and panel. In place of a page that
  * the block does not see, and the table may not have, zeros: from outside of the cache. */
 DEVICE void PART(copy)(const struct PART(work) * w, const struct PART(block) * b, u32 t, u32 value)
 {
-    const u32 turn = b->turn + t, own = turn % 2 * 2 + value, head = value ? w->values : w->keys;
+    const u32 own = PART(buffer)(b, t, value), head = value ? w->values : w->keys;
     u8 *tile = b->buffers + own * TILE_BYTES;
-    mbarrier_wait(b->empty + own, ~(turn / 2) & 1);
+    mbarrier_wait(b->empty + own, PART(phase)(b, t) ^ 1);
     mbarrier_arrive_expect(b->full + own, TILE_BYTES);
     for (u32 row = 0; row < TILE_KEYS; row += RUN) {
         const u32 key = t * TILE_KEYS + row;
@@ -81,23 +98,31 @@ DEVICE void PART(feed)(const struct PART(call) * c, struct PART(block) * b)
     }
 }
 
-/* Starts the copy of the group's 64 queries, by its own threads. */
-DEVICE void PART(copy_queries)(const struct PART(work) * w, const struct PART(block) * b, u32 group)
+DEVICE u8 *PART(queries)(const struct PART(block) * b, u32 n, u32 group)
+{
+    return b->queries + (n % 2 * GROUPS + group) * QUERY_BYTES;
+}
+
+/* Starts the copy of the group's 64 queries of the n-th work, by its own threads. */
+DEVICE void PART(copy_queries)(const struct PART(work) * w, const struct PART(block) * b, u32 n,
+                               u32 group)
 {
     const u32 r = threadIdx.x % 128 / 8;
+    u8 *to = PART(queries)(b, n, group);
     UNROLL
     for (u32 i = 0; i < 64; i += 16) {
-        const u32 row = group * 64 + r + i, inside = w->first + row < w->rows;
-        const u32 at = inside ? w->first + row : 0;
-        const bf16 *from = w->q + at / w->group * w->q_row + at % w->group * HEAD_DIM;
+        const u32 row = r + i, at = w->first + group * 64 + row, inside = at < w->rows;
+        const bf16 *from =
+            inside ? w->q + at / w->group * w->q_row + at % w->group * HEAD_DIM : w->q;
         UNROLL
         for (u32 p = threadIdx.x % 8; p < EVEN_PIECES; p += 8)
-            copy_async_16_part(PART(piece)(b->queries, row, p), p < PIECES ? from + p * 8 : from,
-                               inside && p < PIECES ? 16 : 0);
+            copy_async_16_part(to + p / 8 * QUERY_PANEL + row * 128 + (p % 8 ^ row % 8) * 16,
+                               p < PIECES ? from + p * 8 : from, inside && p < PIECES ? 16 : 0);
     }
     copy_async_commit();
 }
 
+/* Also: the group's warps are done with the queries before. */
 DEVICE void PART(await_queries)(u32 group)
 {
     copy_async_wait(0);
@@ -105,20 +130,43 @@ DEVICE void PART(await_queries)(u32 group)
     barrier_sync(1 + group, 128);
 }
 
-/* Starts scores = q k^T of tile t. */
-DEVICE void PART(start_scores)(float scores[TILE_KEYS / 8][4], const struct PART(block) * b, u32 t,
-                               u32 group)
+/* ---- products ---- */
+
+DEVICE void PART(await)(const struct PART(block) * b, u32 t, u32 value)
 {
-    const u32 turn = b->turn + t, own = turn % 2 * 2;
-    const u64 q = wgmma_along(b->queries + group * 8192, 128);
-    const u64 k = wgmma_along(b->buffers + own * TILE_BYTES, 128);
-    mbarrier_wait(b->full + own, turn / 2 & 1);
-    wgmma_fence();
+    mbarrier_wait(b->full + PART(buffer)(b, t, value), PART(phase)(b, t));
+}
+
+/* The warp has read keys or values of tile t. */
+DEVICE void PART(give_back)(const struct PART(block) * b, u32 t, u32 value)
+{
+    warp_sync();
+    if (lane_id() == 0)
+        mbarrier_arrive(b->empty + PART(buffer)(b, t, value));
+}
+
+/* Turns of starting products: group after group. Numbers of barriers are made here, not ahead of
+ * the loop: registers are few. */
+DEVICE void PART(await_turn)(u32 group)
+{
+    barrier_sync(1 + GROUPS + (u32)here_u64(group), 256);
+}
+
+DEVICE void PART(pass_turn)(u32 group)
+{
+    barrier_arrive(1 + GROUPS + ((u32)here_u64(group) + 1) % GROUPS, 256);
+}
+
+/* Starts scores = q k^T of tile t, of the n-th work. */
+DEVICE void PART(start_scores)(float scores[TILE_KEYS / 8][4], const struct PART(block) * b, u32 n,
+                               u32 t, u32 group)
+{
+    const u64 q = wgmma_along(PART(queries)(b, n, group), 128);
+    const u64 k = wgmma_along(b->buffers + PART(buffer)(b, t, 0) * TILE_BYTES, 128);
     UNROLL
-    for (u32 e = 0; e < EVEN_PIECES / 2; e++) {
-        const u32 step = e / 4 * (PANEL_BYTES / 16) + e % 4 * 2;
-        MULTIPLY_SCORES((float *)(void *)scores, q + step, k + step, e);
-    }
+    for (u32 e = 0; e < EVEN_PIECES / 2; e++)
+        MULTIPLY_SCORES((float *)(void *)scores, q + e / 4 * (QUERY_PANEL / 16) + e % 4 * 2,
+                        k + e / 4 * (PANEL_BYTES / 16) + e % 4 * 2, e);
     wgmma_commit();
 }
 
@@ -126,22 +174,11 @@ DEVICE void PART(start_scores)(float scores[TILE_KEYS / 8][4], const struct PART
 DEVICE void PART(start_values)(float out[PIECES][4], u32 p[TILE_KEYS / 16][4],
                                const struct PART(block) * b, u32 t)
 {
-    const u32 turn = b->turn + t, own = turn % 2 * 2 + 1;
-    const u64 v = wgmma_across(b->buffers + own * TILE_BYTES, 128, PANEL_BYTES);
-    mbarrier_wait(b->full + own, turn / 2 & 1);
-    wgmma_fence();
+    const u64 v = wgmma_across(b->buffers + PART(buffer)(b, t, 1) * TILE_BYTES, 128, PANEL_BYTES);
     UNROLL
     for (u32 k = 0; k < TILE_KEYS / 16; k++)
         MULTIPLY_VALUES((float *)(void *)out, p[k], v + k * 128, 1);
     wgmma_commit();
-}
-
-/* The warp has read keys (0) or values (1) of tile t. */
-DEVICE void PART(give_back)(const struct PART(block) * b, u32 t, u32 value)
-{
-    warp_sync();
-    if (lane_id() == 0)
-        mbarrier_arrive(b->empty + (b->turn + t) % 2 * 2 + value);
 }
 
 DEVICE void PART(probabilities)(u32 p[TILE_KEYS / 16][4], float scores[TILE_KEYS / 8][4])
@@ -151,75 +188,133 @@ DEVICE void PART(probabilities)(u32 p[TILE_KEYS / 16][4], float scores[TILE_KEYS
         mma_a_from_d(p[k], scores[2 * k], scores[2 * k + 1]);
 }
 
-/* All tiles of a work but for the last one's values, which p is to be multiplied with. */
-DEVICE void PART(multiply)(const struct PART(work) * w, const struct PART(block) * b,
-                           struct PART(rows) * rows, float out[PIECES][4], u32 p[TILE_KEYS / 16][4],
-                           u32 group)
+/* What a group has in registers. */
+struct PART(state) {
+    float scores[TILE_KEYS / 8][4], out[PIECES][4];
+    u32 p[TILE_KEYS / 16][4];
+    struct PART(rows) rows;
+    u32 group, tiles, keys_of_all;
+};
+
+/* The n-th work, whose first scores are under way. */
+DEVICE void PART(begin)(struct PART(state) * s, const struct PART(call) * c, u32 n)
 {
-    const u32 tiles = PART(tiles)(w);
-    float scores[TILE_KEYS / 8][4], shrink[2];
+    struct PART(work) w;
+    PART(take)(&w, c, PART(number)((u32)here_u64(n)));
+    PART(start)(&s->rows, &w, w.first + threadIdx.x / WARP * 16);
+    s->tiles = PART(tiles)(&w);
+    s->keys_of_all = w.past + (w.first + s->group * 64) / w.group + 1;
     UNROLL
-    for (u32 n = 0; n < PIECES * 4; n++)
-        out[n / 4][n % 4] = 0.0f;
-    UNROLL
-    for (u32 n = 0; n < TILE_KEYS / 2; n++)
-        scores[n / 4][n % 4] = 0.0f; /* or ptxas orders all products behind each other: C7511 */
-    PART(start_scores)(scores, b, 0, group);
-    wgmma_wait(0);
+    for (u32 i = 0; i < PIECES * 4; i++)
+        s->out[i / 4][i % 4] = 0.0f;
+}
+
+DEVICE void PART(end)(struct PART(state) * s, const struct PART(call) * c, u32 n)
+{
+    struct PART(work) w;
+    PART(take)(&w, c, PART(number)((u32)here_u64(n)));
+    PART(store)(&w, &s->rows, s->out, w.first + threadIdx.x / WARP * 16);
+}
+
+/* Scores of tile t, which are there, become probabilities. */
+DEVICE void PART(soften)(struct PART(state) * s, float shrink[2], u32 t)
+{
+    if ((t + 1) * TILE_KEYS > s->keys_of_all)
+        PART(mask)(s->scores, &s->rows, t * TILE_KEYS);
+    PART(softmax)(&s->rows, s->scores, shrink);
+}
+
+/* All tiles of the n-th work, whose first scores are under way, but for the last one's values. */
+DEVICE void PART(multiply)(struct PART(state) * s, const struct PART(block) * b, u32 n)
+{
+    float shrink[2];
     PART(give_back)(b, 0, 0);
-    if (TILE_KEYS > PART(keys_of_all)(w))
-        PART(mask)(scores, rows, 0);
-    PART(softmax)(rows, scores, shrink);
-    PART(probabilities)(p, scores);
-    for (u32 t = 1; t < tiles; t++) {
-        PART(start_scores)(scores, b, t, group);
-        PART(start_values)(out, p, b, t - 1);
+    PART(soften)(s, shrink, 0);
+    PART(probabilities)(s->p, s->scores);
+    for (u32 t = 1; t < s->tiles; t++) {
+        PART(await)(b, t, 0);
+        PART(await)(b, t - 1, 1);
+        PART(await_turn)(s->group);
+        wgmma_fence();
+        PART(start_scores)(s->scores, b, n, t, s->group);
+        PART(start_values)(s->out, s->p, b, t - 1);
+        PART(pass_turn)(s->group);
         wgmma_wait(1);
         PART(give_back)(b, t, 0);
-        if ((t + 1) * TILE_KEYS > PART(keys_of_all)(w))
-            PART(mask)(scores, rows, t * TILE_KEYS);
-        PART(softmax)(rows, scores, shrink);
+        PART(soften)(s, shrink, t);
         wgmma_wait(0);
         PART(give_back)(b, t - 1, 1);
-        PART(scale)(out, shrink);
-        PART(probabilities)(p, scores);
+        PART(scale)(s->out, shrink);
+        PART(probabilities)(s->p, s->scores);
     }
+}
+
+/* Starts the copy of the queries of the n-th work; 0: there is none. */
+DEVICE u32 PART(prepare)(const struct PART(call) * c, const struct PART(block) * b, u32 n,
+                         u32 group)
+{
+    struct PART(work) w;
+    const u32 more = PART(take)(&w, c, PART(number)(n));
+    if (more)
+        PART(copy_queries)(&w, b, n, group);
+    return more;
 }
 
 /* The group's 64 rows of every work of the block. */
 DEVICE void PART(work_off)(const struct PART(call) * c, struct PART(block) * b)
 {
-    const u32 group = threadIdx.x / 128;
-    struct PART(work) w, next;
-    u32 more = PART(take)(&next, c, PART(number)(0));
-    if (more)
-        PART(copy_queries)(&next, b, group);
-    for (u32 n = 1; more; n++) {
-        float out[PIECES][4];
-        u32 p[TILE_KEYS / 16][4];
-        struct PART(rows) rows;
-        w = next;
-        const u32 row = w.first + threadIdx.x / WARP * 16, tiles = PART(tiles)(&w);
-        PART(start)(&rows, &w, row);
-        PART(await_queries)(group);
-        PART(multiply)(&w, b, &rows, out, p, group);
-        PART(start_values)(out, p, b, tiles - 1);
-        more = PART(take)(&next, c, PART(number)(n));
-        barrier_sync(1 + group, 128); /* all four warps are done with the queries */
-        if (more)
-            PART(copy_queries)(&next, b, group);
+    struct PART(state) s;
+    u32 n = 0;
+    s.group = shuffle_u32(threadIdx.x / 128, 0, WARP);
+    if (!PART(prepare)(c, b, 0, s.group))
+        return;
+    if (s.group == GROUPS - 1)
+        PART(pass_turn)(s.group);
+    PART(await_queries)(s.group);
+    PART(await)(b, 0, 0);
+    PART(await_turn)(s.group);
+    UNROLL
+    for (u32 i = 0; i < TILE_KEYS / 2; i++)
+        s.scores[i / 4][i % 4] = 0.0f; /* or ptxas orders all products behind each other: C7511 */
+    wgmma_fence();
+    PART(start_scores)(s.scores, b, 0, 0, s.group);
+    PART(pass_turn)(s.group);
+    wgmma_wait(0);
+    for (;;) {
+        const u32 more = PART(prepare)(c, b, n + 1, s.group);
+        PART(begin)(&s, c, n);
+        PART(multiply)(&s, b, n);
+        PART(await)(b, s.tiles - 1, 1);
+        if (!more)
+            break;
+        PART(await_queries)(s.group);
+        PART(await)(b, s.tiles, 0);
+        PART(await_turn)(s.group);
+        wgmma_fence();
+        PART(start_values)(s.out, s.p, b, s.tiles - 1);
+        PART(start_scores)(s.scores, b, n + 1, s.tiles, s.group);
+        PART(pass_turn)(s.group);
+        wgmma_wait(1);
+        PART(give_back)(b, s.tiles - 1, 1);
+        PART(end)(&s, c, n++);
         wgmma_wait(0);
-        PART(give_back)(b, tiles - 1, 1);
-        PART(store)(&w, &rows, out, row);
-        b->turn += tiles;
+        b->turn += s.tiles;
     }
+    PART(await_turn)(s.group);
+    wgmma_fence();
+    PART(start_values)(s.out, s.p, b, s.tiles - 1);
+    PART(pass_turn)(s.group);
+    wgmma_wait(0);
+    PART(end)(&s, c, n);
+    if (s.group == 0)
+        PART(await_turn)(0); /* the one that nobody used */
 }
 
 DEVICE void PART(run)(const struct PART(call) * c, u8 *arena)
 {
     struct PART(block) b;
     b.queries = arena;
-    b.buffers = arena + TILE_BYTES;
+    b.buffers = arena + 2 * GROUPS * QUERY_BYTES;
     b.full = (u64 *)(void *)(b.buffers + BUFFERS * TILE_BYTES);
     b.empty = b.full + BUFFERS;
     b.turn = 0;
@@ -232,10 +327,10 @@ DEVICE void PART(run)(const struct PART(call) * c, u8 *arena)
     }
     block_sync();
     if (threadIdx.x < MULTIPLIERS) {
-        registers_more(232);
+        registers_more(FLASH_MORE(HEAD_DIM));
         PART(work_off)(c, &b);
     } else {
-        registers_fewer(40);
+        registers_fewer(FLASH_FEWER(HEAD_DIM));
         if (threadIdx.x == MULTIPLIERS)
             PART(feed)(c, &b);
     }
@@ -244,7 +339,11 @@ DEVICE void PART(run)(const struct PART(call) * c, u8 *arena)
 #undef PANELS
 #undef PANEL_BYTES
 #undef TILE_BYTES
+#undef QUERY_PANEL
+#undef QUERY_BYTES
 #undef EVEN_PIECES
+#undef GROUPS
+#undef STAGES
 #undef BUFFERS
 #undef MULTIPLIERS
 #undef MULTIPLY_SCORES

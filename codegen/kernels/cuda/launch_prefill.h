@@ -59,24 +59,39 @@ enum { NORM_THREADS = 256 };
     }
 
 /* Attention, forward (attention_tile.h). On mma.sync: above head size 64 a warp's 32 rows leave
- * registers for the scores of 32 keys, above 128 for 16 rows only. With wgmma: 128 rows, four buffers of 128 keys, panels of 64 elements. */
+ * registers for the scores of 32 keys, above 128 for 16 rows only. With wgmma: groups of 64 rows,
+ * stages of 128 keys and values, panels of 64 elements; registers of a thread that multiplies, and
+ * of one that copies, 64 K in all. */
 #define FLASH_ROOMY (CUDA_ARCH >= 90 && CUDA_ARCH < 120) /* 227 KB a block */
 #define FLASH_STRIDE(e) ((((e) / 8) | 1) * 8)            /* elements between rows, as TILE_STRIDE */
 #define FLASH_WGMMA(e) (CUDA_ARCH == 90 && (e) <= 128)
 #define FLASH_WGMMA_KEYS 128
+#define FLASH_GROUPS(e) ((e) <= 64 ? 3 : 2)
+#define FLASH_STAGES(e) ((e) <= 64 ? 4 : 2)
+#define FLASH_MORE(e) ((e) <= 64 ? 160 : 240)
+#define FLASH_FEWER(e) ((e) <= 64 ? 32 : 24)
 #define FLASH_WARP_ROWS(e) ((e) <= 128 ? 32 : 16)
 #define FLASH_WARPS(e) ((e) <= 192 || CUDA_ARCH == 80 || FLASH_ROOMY ? ((e) <= 128 ? 4 : 8) : 4)
-#define FLASH_ROWS(e) (FLASH_WARPS(e) * FLASH_WARP_ROWS(e))
-#define FLASH_THREADS(e) (FLASH_WGMMA(e) ? 384 : FLASH_WARPS(e) * 32)
+#define FLASH_ROWS(e)                                                                              \
+    (FLASH_WGMMA(e) ? 64 * FLASH_GROUPS(e) : FLASH_WARPS(e) * FLASH_WARP_ROWS(e))
+#define FLASH_THREADS(e) (FLASH_WGMMA(e) ? 128 * (FLASH_GROUPS(e) + 1) : FLASH_WARPS(e) * 32)
 #define FLASH_KEYS(e)                                                                              \
     (FLASH_WGMMA(e) ? FLASH_WGMMA_KEYS : (e) <= 64 || ((e) <= 128 && FLASH_ROOMY) ? 64 : 32)
 #define FLASH_SHARED(e)                                                                            \
-    (FLASH_WGMMA(e) ? 5 * 128 * 128 * CEIL_DIV(e, 64) + 64                                         \
+    (FLASH_WGMMA(e) ? 128 * CEIL_DIV(e, 64) *                                                      \
+                              (2 * FLASH_ROWS(e) + 2 * FLASH_STAGES(e) * FLASH_WGMMA_KEYS) +       \
+                          4 * FLASH_STAGES(e) * 8                                                  \
                     : 2 * FLASH_STRIDE(e) * (FLASH_ROWS(e) + 4 * FLASH_KEYS(e)))
 /* Of so many works: with wgmma a block a processor takes them in turn, else each has a block. */
 #define FLASH_LAUNCH(works, e)                                                                     \
     {FLASH_WGMMA(e) && (works) > CUDA_SMS ? CUDA_SMS : (works), 1, 1}, FLASH_THREADS(e),           \
         FLASH_SHARED(e)
+/* Heads, of so many, whose keys and values, n of each, L2 is to hold at a time. */
+#ifndef FLASH_NEAR_BYTES
+#define FLASH_NEAR_BYTES (16u << 20)
+#endif
+#define FLASH_NEAR_HEADS(heads, n, e)                                                              \
+    CEIL_DIV(heads, CEIL_DIV((heads) * (n) * (e), FLASH_NEAR_BYTES / 4))
 #define ATTENTION_LAUNCH(m, n, k)                                                                  \
     FLASH_LAUNCH(CEIL_DIV((n) * (HEADS / KV_HEADS), FLASH_ROWS(k)) * KV_HEADS * ((m) / (n)), k)
 /* Keys and values, boxes of a page's keys and 64 elements: [sequence][head][key][E] of qkv rows,

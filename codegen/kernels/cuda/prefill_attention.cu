@@ -35,6 +35,7 @@ DEVICE u32 PART(find)(struct PART(work) * w, u32 *begin, u32 at, const struct PA
         }
         at -= tiles;
     }
+    *begin = w->first = 0;
     return 0;
 }
 
@@ -44,8 +45,8 @@ DEVICE u32 PART(take)(struct PART(work) * w, const struct PART(call) * c, u32 i)
     const u64 dq = (u64)(HEADS)*HEAD_DIM, dkv = (u64)(KV_HEADS)*HEAD_DIM;
     u32 begin = 0;
     w->group = (u32)(HEADS) / (u32)(KV_HEADS);
-    if (!PART(find)(w, &begin, i / (u32)(KV_HEADS), c))
-        return 0;
+    w->rows = 0;
+    const u32 found = PART(find)(w, &begin, i / (u32)(KV_HEADS), c);
     w->past = (u32)c->position[begin];
     w->q_row = dq + 2 * dkv;
     w->q = c->qkv + begin * w->q_row + kv * w->group * HEAD_DIM;
@@ -61,7 +62,7 @@ DEVICE u32 PART(take)(struct PART(work) * w, const struct PART(call) * c, u32 i)
     w->att_row = dq;
     w->lse = 0;
     w->lse_row = 0;
-    return 1;
+    return found;
 }
 
 KERNEL_ENTRY(THREADS, 1)
