@@ -10,16 +10,15 @@
  *   dq = ds k                  A ds^T across, from shared memory: both groups' keys; B k across
  *
  * dq is added to fp32 sums in scratch, straight from registers. Up to head size 64 the groups make
- * it in turn, a tile each, and the next tile's scores and dp run ahead of this one's sums, so that
- * its softmax is hidden. Above, registers are too few for that, and a group makes the columns
- * before or from 64.
+ * it in turn, a tile each, when the next tile's dk and dv are made, and the scores and dp of the one
+ * after run ahead, so that softmax is hidden and groups need not be in step. Above, registers are
+ * too few for that, and a group makes the columns before or from 64.
  *
  * Many blocks add to one tile, so they take turns, the block with the first keys first: the order
- * of every sum is fixed. A turn is handed on a tile later, when the additions have long arrived, so
- * blocks of a head run a tile or two apart. A block draws its work from a counter, and so waits
- * only for blocks that have begun. Some heads at a time, the first keys, which are most work, come
- * first: enough heads that blocks of one start their distance apart, few enough that L2 holds what
- * they all add to.
+ * of every sum is fixed. Those who copy wait for turns and hand them on. Blocks of a head run a
+ * tile or two apart. A block draws its work from a counter, and so waits only for blocks that have
+ * begun. Some heads at a time, the first keys, which are most work, come first: enough heads that
+ * blocks of one start their distance apart, few enough that L2 holds what they all add to.
  *
  * Pass 3: sums to bf16.
  *
@@ -39,6 +38,7 @@
 #define TERM_TILE (BLOCK_KEYS * TILE_ROWS * 2) /* of ds */
 #define STAGES FLASH_BACK_STAGES(HEAD_DIM)
 #define BUFFERS (2 * STAGES)
+#define TERMS FLASH_BACK_TERMS(HEAD_DIM)
 #define EVEN_PIECES (DIV_UP(HEAD_DIM, 16) * 2)
 #define SUM_PIECES (HEAD_DIM <= 64 ? PIECES : 8) /* of dq, a group's */
 #define SUM_SIZE (TILE_ROWS * HEAD_DIM)          /* floats of a tile */
@@ -58,8 +58,10 @@ STATIC_ASSERT(TILE_ROWS == 64, "products as wide as a tile has rows");
 
 struct PART(block) {
     u8 *keys, *values, *ring, *terms;
-    float *numbers;    /* lse and delta of the buffers' rows */
-    u64 *full, *empty; /* mbarriers of the buffers: q, datt of even tiles, of odd ones */
+    float *numbers;       /* lse and delta of the buffers' rows */
+    u64 *full, *empty;    /* mbarriers of the buffers: q, datt of each stage */
+    u64 *granted, *added; /* of each stage: the turn to add dq has come; it is added */
+    u64 *shared;          /* of even and odd tiles: ds of both groups is there */
     u32 *ticket;
 };
 
@@ -95,46 +97,88 @@ DEVICE u32 PART(piece)(u32 rows, u32 row, u32 piece)
 
 /* ---- copying ---- */
 
-/* By one warp: rows first.. of q or of datt, row by row `row` elements apart, and their number. Few
- * registers, for these warps give theirs away. */
+/* By one warp: rows first.. of q or of datt, tokens `row` elements apart, and their number. Each
+ * lane finds where two of the rows are, and eight lanes at a time copy one. */
 DEVICE void PART(copy_rows)(u8 *tile, float *numbers, const bf16 *from, const float *number,
-                            u64 row, u32 first)
+                            u32 row, u32 first)
 {
-    const u32 group = (u32)(HEADS) / (u32)(KV_HEADS), rows = (u32)(ATT_T)*group;
-    for (u32 i = lane_id() / 8; i < TILE_ROWS; i += 4) {
-        const u32 inside = first + i < rows, at = inside ? first + i : 0;
-        const bf16 *head = from + at / group * row + at % group * HEAD_DIM;
-        for (u32 p = lane_id() % 8; p < EVEN_PIECES; p += 8)
-            copy_async_16_part(tile + PART(piece)(TILE_ROWS, i, p),
-                               p < PIECES ? head + p * 8 : from, inside && p < PIECES ? 16 : 0);
-    }
-    for (u32 i = lane_id(); i < TILE_ROWS; i += WARP) {
-        const u32 at = first + i;
-        if (at < rows)
-            copy_async_4(numbers + i, number + (u64)(at / group) * (u32)(HEADS) + at % group);
+    const u32 group = (u32)(HEADS) / (u32)(KV_HEADS), rows = (u32)(ATT_T)*group, none = ~0u;
+    u32 at[TILE_ROWS / WARP];
+    UNROLL
+    for (u32 h = 0; h < TILE_ROWS / WARP; h++) {
+        const u32 i = h * WARP + lane_id(), r = first + i, token = r / group, head = r % group;
+        at[h] = r < rows ? token * row + head * HEAD_DIM : none;
+        if (r < rows)
+            copy_async_4(numbers + i, number + (u64)token * (u32)(HEADS) + head);
         else
             numbers[i] = 0.0f; /* p is 1 and ds 0 there, times a datt and q of 0 */
     }
+    const u32 p0 = lane_id() % 8;
+    UNROLL
+    for (u32 h = 0; h < TILE_ROWS / WARP; h++) {
+        u32 there[8];
+        UNROLL
+        for (u32 k = 0; k < 8; k++)
+            there[k] = shuffle_u32(at[h], k * 4 + lane_id() / 8, WARP);
+        UNROLL
+        for (u32 k = 0; k < 8; k++) {
+            const u32 i = h * WARP + k * 4 + lane_id() / 8, bytes = there[k] == none ? 0 : 16;
+            const bf16 *head = from + (bytes ? there[k] : 0);
+            UNROLL
+            for (u32 p = p0; p < EVEN_PIECES; p += 8)
+                copy_async_16_part(tile + PART(piece)(TILE_ROWS, i, p),
+                                   p < PIECES ? head + p * 8 : from, p < PIECES ? bytes : 0);
+        }
+    }
 }
 
-DEVICE void PART(feed)(const struct PART(head) * h, const struct PART(block) * b, u32 tiles)
+/* The turn of key block `mine` has come. */
+DEVICE void PART(await_turn)(const struct PART(block) * b, const u32 *turns, u32 i, u32 mine)
+{
+    if (lane_id() == 0) {
+        while (load_acquire_u32(turns - i) != mine)
+            spin_pause();
+        mbarrier_arrive(b->granted + i % STAGES);
+    }
+    warp_sync();
+}
+
+/* When dq of tile i is added, it is the next block's turn. */
+DEVICE void PART(hand_on)(const struct PART(block) * b, u32 *turns, u32 i, u32 mine)
+{
+    mbarrier_wait(b->added + i % STAGES, i / STAGES & 1);
+    if (lane_id() == 0)
+        store_release_u32(turns - i, mine + 1);
+}
+
+/* What warps 0..3 do: two copy q and hand on turns, two copy datt and wait for turns, each of every
+ * other tile. Turns from the last tile's on, backwards. Waiting for another block, and telling one,
+ * takes a way to L2 and back: here it keeps nobody from multiplying. */
+DEVICE void PART(feed)(const struct PART(head) * h, const struct PART(block) * b, u32 *turns,
+                       u32 tiles, u32 mine)
 {
     const u32 kind = threadIdx.x / WARP % 2;
     const bf16 *from = kind ? h->datt : h->q;
     const float *number = kind ? h->delta : h->lse;
     const u64 row = kind ? h->att_row : h->row;
-    for (u32 i = threadIdx.x / WARP / 2; i < tiles; i += 2) {
+    for (u32 i = threadIdx.x / WARP / 2; i < tiles + STAGES - 1; i += 2) {
         const u32 own = i % STAGES * 2 + kind;
-        mbarrier_wait(b->empty + own, ~(i / STAGES) & 1);
-        PART(copy_rows)
-        (b->ring + own * ROW_TILE, b->numbers + own * TILE_ROWS, from, number, row,
+        if (i < tiles + STAGES - 2)
+            mbarrier_wait(b->empty + own, ~(i / STAGES) & 1); /* tile i - STAGES is done with */
+        if (i < tiles)
+            PART(copy_rows)
+        (b->ring + own * ROW_TILE, b->numbers + own * TILE_ROWS, from, number, (u32)row,
          (ALL_TILES - 1 - i) * TILE_ROWS);
         copy_async_commit();
+        if (kind == 0 && i >= STAGES)
+            PART(hand_on)(b, turns, i - STAGES, mine);
         copy_async_wait(0);
         fence_proxy_async();
         warp_sync();
-        if (lane_id() == 0)
+        if (lane_id() == 0 && i < tiles)
             mbarrier_arrive(b->full + own);
+        if (kind == 1 && i + 2 >= STAGES && i + 2 - STAGES < tiles)
+            PART(await_turn)(b, turns, i + 2 - STAGES, mine);
     }
 }
 
@@ -257,24 +301,15 @@ DEVICE void PART(share_terms)(u8 *tile, u32 ds[TILE_ROWS / 16][4])
 
 /* ---- sums of dq ---- */
 
-/* The turn of key block `mine`: by the first thread of a group, before the group meets. */
-DEVICE void PART(await)(const u32 *turn, u32 mine)
+/* The turn to add to tile i. */
+DEVICE void PART(await_grant)(const struct PART(block) * b, u32 i)
 {
-    if (threadIdx.x % 128 == 0)
-        while (load_acquire_u32(turn) != mine)
-            spin_pause();
-}
-
-/* After the group has met. Nobody waits for a block's last tile: it has the first rows that see the
- * block's keys, and those see no keys of a later block. */
-DEVICE void PART(hand_on)(u32 *turn, u32 mine)
-{
-    if (threadIdx.x % 128 == 0)
-        store_release_u32(turn, mine + 1);
+    mbarrier_wait(b->granted + i % STAGES, i / STAGES & 1);
 }
 
 /* Sums of a tile are [piece][thread of a group][4], as they lie in registers. */
-DEVICE void PART(add)(float *sums, float dq[SUM_PIECES][4], u32 group, u32 first_turn)
+DEVICE void PART(add)(const struct PART(block) * b, float *sums, float dq[SUM_PIECES][4], u32 i,
+                      u32 group, u32 first_turn)
 {
     const u32 part = HEAD_DIM <= 64 ? 0 : group;
     float *to = sums + (part * SUM_PIECES * 128 + threadIdx.x % 128) * 4;
@@ -298,6 +333,9 @@ DEVICE void PART(add)(float *sums, float dq[SUM_PIECES][4], u32 group, u32 first
             if (n < pieces)
                 add_f32x4(to + n * 512, v[n]);
     }
+    warp_sync();
+    if (lane_id() == 0)
+        mbarrier_arrive(b->added + i % STAGES);
 }
 
 /* ---- pass 2 ---- */
@@ -339,8 +377,7 @@ DEVICE void PART(store)(bf16 *dqkv, const struct PART(block) * b, float dk[PIECE
 /* A group's work. */
 struct PART(group) {
     const u8 *keys, *values; /* its own 64 */
-    u32 *turn;               /* of the last tile, and its sums: where it begins */
-    float *sums;
+    float *sums;             /* of the last tile, where it begins */
     u32 group, heads, tiles, mine, key, last_key;
 };
 
@@ -357,7 +394,6 @@ DEVICE struct PART(group)
     g.last_key = at->key + BLOCK_KEYS - 1;
     g.keys = b->keys + g.group * 8192;
     g.values = b->values + g.group * 8192;
-    g.turn = PART(turns_of)(scratch) + last * 2 + (HEAD_DIM <= 64 ? 0 : g.group);
     g.sums = (float *)scratch + last * SUM_SIZE;
     return g;
 }
@@ -390,7 +426,9 @@ DEVICE void PART(start_tile)(struct PART(tile) * t, const struct PART(block) * b
     PART(start_dot)(t->ds, g->values, q + ROW_TILE);
 }
 
-/* p and ds of tile i, whose scores and dp are under way, with one batch behind them. */
+/* p and ds of tile i, whose scores and dp are under way, with one batch behind them. datt has come
+ * long before it is waited for again: ptxas moves a wait for products ahead of the arithmetic
+ * before it, but not over a branch. */
 DEVICE void PART(finish_tile)(struct PART(tile) * t, const struct PART(block) * b,
                               const struct PART(group) * g, u32 i)
 {
@@ -400,6 +438,7 @@ DEVICE void PART(finish_tile)(struct PART(tile) * t, const struct PART(block) * 
     if (g->last_key * g->heads > first)
         PART(mask)(t->p, g->key, g->heads, first);
     PART(probabilities)(t->p, lse, 0, TILE_ROWS / 16);
+    mbarrier_wait(b->full + i % STAGES * 2 + 1, i / STAGES & 1);
     wgmma_wait(1);
     PART(terms)(t->ds, t->p, lse + TILE_ROWS);
 }
@@ -409,40 +448,48 @@ DEVICE void PART(round_tile)(struct PART(tile) * t, const struct PART(block) * b
 {
     PART(hold)(t->held_p, t->p, 0, TILE_ROWS / 16);
     PART(hold)(t->held_ds, t->ds, 0, TILE_ROWS / 16);
-    PART(share_terms)(b->terms + i % 2 * TERM_TILE, t->held_ds);
+    PART(share_terms)(b->terms + i % TERMS * TERM_TILE, t->held_ds);
+    warp_sync();
+    if (lane_id() == 0)
+        mbarrier_arrive(b->shared + i % 2);
 }
 
-/* Starts the sums of tile i, one batch, after both groups have shared its ds. The group whose tile
- * it is makes dq and waits for the turn; the other one hands on the turn of its tile before. */
-DEVICE void PART(start_sums)(float dk[PIECES][4], float dv[PIECES][4], struct PART(tile) * t,
-                             const struct PART(block) * b, const struct PART(group) * g, u32 i)
+/* Starts dq of the tile before i, where there is one and it is the group's, after both groups have
+ * shared their ds. */
+DEVICE void PART(start_last_dq)(struct PART(tile) * t, const struct PART(block) * b,
+                                const struct PART(group) * g, u32 i)
 {
-    const u8 *q = b->ring + i % STAGES * 2 * ROW_TILE;
-    barrier_sync(3, 256);
-    wgmma_fence();
-    PART(start_sum)(dv, t->held_p, q + ROW_TILE, 0, TILE_ROWS / 16, i);
-    PART(start_sum)(dk, t->held_ds, q, 0, TILE_ROWS / 16, i);
-    if (i % 2 == g->group) {
+    if (i > 0)
+        mbarrier_wait(b->shared + (i - 1) % 2, (i - 1) / 2 & 1);
+    if (i > 0 && i % 2 != g->group) {
         wgmma_fence(); /* in both branches, or ptxas makes its own */
-        PART(start_dq)(t->dq, b->terms + i % 2 * TERM_TILE, b->keys, 0);
+        PART(start_dq)(t->dq, b->terms + (i - 1) % TERMS * TERM_TILE, b->keys, 0);
         wgmma_commit();
-        PART(await)(g->turn - 2 * i, g->mine);
     } else {
         wgmma_fence();
         wgmma_commit();
-        if (i > 0)
-            PART(hand_on)(g->turn - 2 * i + 2, g->mine);
     }
 }
 
-/* Waits for the sums. */
-DEVICE void PART(finish_sums)(struct PART(tile) * t, const struct PART(group) * g, u32 i)
+/* Waits for it and all else, and adds it. */
+DEVICE void PART(finish_last_dq)(struct PART(tile) * t, const struct PART(block) * b,
+                                 const struct PART(group) * g, u32 i)
 {
+    if (i > 0)
+        PART(await_grant)(b, i - 1);
     wgmma_wait(0);
-    if (i % 2 == g->group) {
-        barrier_sync(1 + g->group, 128);
-        PART(add)(g->sums - (u64)i * SUM_SIZE, t->dq, 0, g->mine == 0);
-    }
+    if (i > 0 && i % 2 != g->group)
+        PART(add)(b, g->sums - (u64)(i - 1) * SUM_SIZE, t->dq, i - 1, 0, g->mine == 0);
+}
+
+/* Starts dk and dv of tile i. */
+DEVICE void PART(start_sums)(float dk[PIECES][4], float dv[PIECES][4], struct PART(tile) * t,
+                             const struct PART(block) * b, u32 i)
+{
+    const u8 *q = b->ring + i % STAGES * 2 * ROW_TILE;
+    wgmma_fence();
+    PART(start_sum)(dv, t->held_p, q + ROW_TILE, 0, TILE_ROWS / 16, i);
+    PART(start_sum)(dk, t->held_ds, q, 0, TILE_ROWS / 16, i);
 }
 
 DEVICE void PART(go)(float dk[PIECES][4], float dv[PIECES][4], const struct PART(block) * b,
@@ -457,14 +504,18 @@ DEVICE void PART(go)(float dk[PIECES][4], float dv[PIECES][4], const struct PART
     for (u32 i = 0; i < last; i++) {
         PART(round_tile)(&t, b, i);
         PART(start_tile)(&t, b, g, i + 1);
-        PART(start_sums)(dk, dv, &t, b, g, i);
+        PART(start_sums)(dk, dv, &t, b, i);
+        PART(start_last_dq)(&t, b, g, i);
         PART(finish_tile)(&t, b, g, i + 1);
-        PART(finish_sums)(&t, g, i);
+        PART(finish_last_dq)(&t, b, g, i);
         PART(give_back)(b, i % STAGES);
     }
     PART(round_tile)(&t, b, last);
-    PART(start_sums)(dk, dv, &t, b, g, last);
-    PART(finish_sums)(&t, g, last);
+    PART(start_sums)(dk, dv, &t, b, last);
+    PART(start_last_dq)(&t, b, g, last);
+    PART(finish_last_dq)(&t, b, g, last);
+    PART(start_last_dq)(&t, b, g, last + 1);
+    PART(finish_last_dq)(&t, b, g, last + 1);
 }
 
 #else
@@ -476,10 +527,9 @@ DEVICE void PART(go)(float dk[PIECES][4], float dv[PIECES][4], const struct PART
         const u32 own = i % STAGES * 2, first = (ALL_TILES - 1 - i) * TILE_ROWS;
         const u8 *q = b->ring + own * ROW_TILE, *datt = q + ROW_TILE;
         const float *lse = b->numbers + own * TILE_ROWS, *delta = lse + TILE_ROWS;
-        u8 *terms = b->terms + i % 2 * TERM_TILE;
+        u8 *terms = b->terms + i % TERMS * TERM_TILE;
         float p[TILE_ROWS / 8][4], ds[TILE_ROWS / 8][4], dq[SUM_PIECES][4];
         u32 held_p[TILE_ROWS / 16][4], held_ds[TILE_ROWS / 16][4];
-        u32 *turn = g->turn - 2 * i;
         mbarrier_wait(b->full + own, i / STAGES & 1);
         PART(start_dot)(p, g->keys, q);
         mbarrier_wait(b->full + own + 1, i / STAGES & 1);
@@ -494,6 +544,7 @@ DEVICE void PART(go)(float dk[PIECES][4], float dv[PIECES][4], const struct PART
         wgmma_commit();
         PART(probabilities)(p, lse, EARLY, TILE_ROWS / 16);
         PART(hold)(held_p, p, EARLY, TILE_ROWS / 16);
+        mbarrier_wait(b->full + own + 1, i / STAGES & 1); /* as in finish_tile */
         wgmma_wait(1);
         PART(terms)(ds, p, delta);
         PART(hold)(held_ds, ds, 0, TILE_ROWS / 16);
@@ -504,13 +555,10 @@ DEVICE void PART(go)(float dk[PIECES][4], float dv[PIECES][4], const struct PART
         PART(start_sum)(dk, held_ds, q, 0, TILE_ROWS / 16, i);
         PART(start_dq)(dq, terms, b->keys, g->group);
         wgmma_commit();
-        if (i > 0)
-            PART(hand_on)(turn + 2, g->mine);
-        PART(await)(turn, g->mine);
-        barrier_sync(1 + g->group, 128);
+        PART(await_grant)(b, i);
         wgmma_wait(0);
         PART(give_back)(b, i % STAGES);
-        PART(add)(g->sums - (u64)i * SUM_SIZE, dq, g->group, g->mine == 0);
+        PART(add)(b, g->sums - (u64)i * SUM_SIZE, dq, i, g->group, g->mine == 0);
     }
 }
 
@@ -538,27 +586,38 @@ CONCAT(KERNEL, _2)
     b.values = b.keys + KEY_TILE;
     b.ring = b.values + KEY_TILE;
     b.terms = b.ring + BUFFERS * ROW_TILE;
-    b.numbers = (float *)(void *)(b.terms + 2 * TERM_TILE);
+    b.numbers = (float *)(void *)(b.terms + TERMS * TERM_TILE);
     b.full = (u64 *)(void *)(b.numbers + BUFFERS * TILE_ROWS);
     b.empty = b.full + BUFFERS;
-    b.ticket = (u32 *)(void *)(b.empty + BUFFERS);
+    b.granted = b.empty + BUFFERS;
+    b.added = b.granted + STAGES;
+    b.shared = b.added + STAGES;
+    b.ticket = (u32 *)(void *)(b.shared + 2);
     if (threadIdx.x == 0) {
         for (u32 i = 0; i < BUFFERS; i++) {
             mbarrier_init(b.full + i, 1);
             mbarrier_init(b.empty + i, 8); /* warps */
         }
+        for (u32 i = 0; i < STAGES; i++) {
+            mbarrier_init(b.granted + i, 1);
+            mbarrier_init(b.added + i, HEAD_DIM <= 64 ? 4 : 8);
+        }
+        for (u32 i = 0; i < 2; i++)
+            mbarrier_init(b.shared + i, 8);
         mbarrier_init_fence();
-        const u64 turns = (u64)(ATT_B) * (u32)(KV_HEADS)*ALL_TILES * 2;
+        const u64 turns = (u64)(ATT_B) * (u32)(KV_HEADS)*ALL_TILES;
         *b.ticket = atomic_add_u32(PART(turns_of)(scratch) + turns, 1);
     }
     block_sync();
     const struct PART(place) at = PART(place_of)(*b.ticket);
     const struct PART(head) h = PART(head_of)(datt, lse, qkv, scratch, at.sequence, at.kv);
     if (threadIdx.x < 128) {
-        registers_fewer(40);
-        PART(feed)(&h, &b, ALL_TILES - at.tile);
+        const u64 last = ((u64)at.sequence * (u32)(KV_HEADS) + at.kv + 1) * ALL_TILES - 1;
+        registers_fewer(HEAD_DIM <= 120 ? 56 : 40);
+        PART(feed)
+        (&h, &b, PART(turns_of)(scratch) + last, ALL_TILES - at.tile, at.key / BLOCK_KEYS);
     } else {
-        registers_more(232);
+        registers_more(HEAD_DIM <= 120 ? 224 : 232);
         PART(multiply)(dqkv, scratch, &h, &b, &at);
     }
 }
@@ -615,6 +674,7 @@ CONCAT(KERNEL, _3)
 #undef TERM_TILE
 #undef STAGES
 #undef BUFFERS
+#undef TERMS
 #undef EVEN_PIECES
 #undef SUM_PIECES
 #undef SUM_SIZE

@@ -47,19 +47,20 @@ enum { HEAD_WARPS = 8, HEAD_EACH = 4 };
 #define FLASH_QUERY_SHARED(e)                                                                      \
     (2 * FLASH_STRIDE(e) * (2 * FLASH_QUERY_ROWS(e) + 4 * FLASH_QUERY_KEYS(e)))
 /* On sm_90a up to head size 128 (attention_backward_wgmma.h): blocks of 128 keys, tiles of 64 rows
- * in stages, panels of 64 elements. Scratch: sums of dq, tile by tile; turns, two a tile, and a
+ * in stages, panels of 64 elements. Scratch: sums of dq, tile by tile; turns, one a tile, and a
  * number that blocks draw their work from. */
 #define FLASH_BACK_WGMMA(e) (CUDA_ARCH == 90 && (e) <= 128)
 #define FLASH_BACK_ROWS 64
-#define FLASH_BACK_STAGES(e) ((e) <= 64 ? 4 : 2)
+#define FLASH_BACK_STAGES(e) ((e) <= 64 ? 4 : 3)
+#define FLASH_BACK_TERMS(e) ((e) <= 64 ? 4 : 2) /* tiles of ds */
 #define FLASH_BACK_TILES(n) CEIL_DIV((n) * (HEADS / KV_HEADS), FLASH_BACK_ROWS)
 #define FLASH_BACK_SHARED(e)                                                                       \
     (2 * 128 * CEIL_DIV(e, 64) * (128 + FLASH_BACK_STAGES(e) * FLASH_BACK_ROWS) +                  \
-     2 * 256 * FLASH_BACK_ROWS + 2 * 4 * FLASH_BACK_STAGES(e) * FLASH_BACK_ROWS + 256)
+     FLASH_BACK_TERMS(e) * 256 * FLASH_BACK_ROWS + 2 * 4 * FLASH_BACK_STAGES(e) * FLASH_BACK_ROWS + 256)
 #define FLASH_BACK_ALL_TILES(m, n) ((m) / (n)*KV_HEADS * FLASH_BACK_TILES(n))
 #define FLASH_BACK_SUMS(m, n, e)                                                                   \
     (FLASH_BACK_WGMMA(e) ? FLASH_BACK_ALL_TILES(m, n) * FLASH_BACK_ROWS * (e) : 0)
-#define FLASH_BACK_TURNS(m, n, e) (FLASH_BACK_WGMMA(e) ? FLASH_BACK_ALL_TILES(m, n) * 2 + 1 : 0)
+#define FLASH_BACK_TURNS(m, n, e) (FLASH_BACK_WGMMA(e) ? FLASH_BACK_ALL_TILES(m, n) + 1 : 0)
 #define ATTENTION_BACKWARD_LAUNCH(m, n, k) {CEIL_DIV((m)*HEADS, 256 / FLASH_LANES(k)), 1, 1}, 256, 0
 #define ATTENTION_BACKWARD_LAUNCH_2(m, n, k)                                                       \
     {FLASH_BACK_WGMMA(k) ? CEIL_DIV(n, 128) * KV_HEADS * ((m) / (n))                               \

@@ -15,6 +15,7 @@ struct mbarrier {
     u32 init_by, init_clock;
     bool fenced;
     vector collecting, told; /* what arrivals of this phase publish; of the last phase */
+    world far, far_told;     /* the same, of other blocks */
     u32 waiting[MAX_WARPS];
 };
 
@@ -139,6 +140,13 @@ void mbarrier_init_fence(void)
             b->mbarriers[i].fenced = true;
 }
 
+/* The last phase's arrivals become known. */
+static void hear(struct emu_thread *t, const struct mbarrier *m)
+{
+    learn(t, m->told);
+    learn_far(t, m->far_told);
+}
+
 static void complete(struct emu_block *b, struct mbarrier *m)
 {
     if (m->pending || m->bytes)
@@ -147,10 +155,12 @@ static void complete(struct emu_block *b, struct mbarrier *m)
     m->pending = (i32)m->expected;
     m->told = m->collecting;
     m->collecting = vector_new();
+    m->far_told = m->far;
+    m->far = NULL;
     machine.progress++;
     for (u32 i = 0; i < machine.threads; i++)
         if (m->waiting[i / WARP] >> i % WARP & 1) {
-            learn(b->threads + i, m->told);
+            hear(b->threads + i, m);
             make_ready(b->threads + i);
         }
     memset(m->waiting, 0, sizeof(m->waiting));
@@ -162,6 +172,7 @@ static void arrive(struct mbarrier *m, u32 bytes, void *pc)
         fault(pc, "more arrivals at the mbarrier at byte %u than the %u of a phase", m->at,
               m->expected);
     publish(emu_current, m->collecting);
+    m->far = world_merge(m->far, emu_current->far);
     m->bytes += (i32)bytes;
     m->pending--;
     complete(emu_current->block, m);
@@ -184,7 +195,7 @@ void mbarrier_wait(u64 *b, u32 parity)
     if (parity > 1)
         fault(PC, "mbarrier_wait: parity %u (0 or 1)", parity);
     if ((m->phase & 1) != parity) {
-        learn(t, m->told);
+        hear(t, m);
         return;
     }
     m->waiting[t->index / WARP] |= 1u << t->lane;
@@ -202,7 +213,7 @@ u32 mbarrier_test(u64 *b, u32 parity)
     }
     if ((m->phase & 1) == parity)
         return 0;
-    learn(emu_current, m->told);
+    hear(emu_current, m);
     return 1;
 }
 

@@ -192,6 +192,8 @@ u32 meet_as_one(struct emu_thread *first, u32 n);
 world world_publish(struct emu_thread *t, world into);
 world world_merge(world a, world b);
 void world_learn(struct emu_thread *t, world from);
+/* The same of other blocks only. */
+void learn_far(struct emu_thread *t, world from);
 void order_reset(void); /* before each launch */
 
 /* ---- shadow.c ---- */

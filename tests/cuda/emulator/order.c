@@ -43,6 +43,9 @@ static struct {
     const u32 *a, *b;
     vector sum;
 } merged; /* the last merge: the lanes of a warp ask for the same one */
+static struct {
+    world a, b, sum;
+} merged_far;
 
 void order_reset(void)
 {
@@ -54,6 +57,7 @@ void order_reset(void)
     }
     merged.a = merged.b = NULL;
     merged.sum = NULL;
+    merged_far.a = merged_far.b = merged_far.sum = NULL;
 }
 
 vector vector_new(void)
@@ -231,4 +235,16 @@ void world_learn(struct emu_thread *t, world from)
         return;
     t->far = world_merge(t->far, from);
     learn(t, from[t->block->number]);
+}
+
+void learn_far(struct emu_thread *t, world from)
+{
+    if (!from || from == t->far)
+        return;
+    if (merged_far.a != t->far || merged_far.b != from) {
+        merged_far.sum = world_merge(t->far, from);
+        merged_far.a = t->far;
+        merged_far.b = from;
+    }
+    t->far = merged_far.sum;
 }
