@@ -92,6 +92,24 @@ DEVICE void CONCAT(KERNEL, _target)(const struct product *p, float *to,
     }
 }
 
+/* On mma.sync a row's columns of a tile are two warps': the first one's pairs become both's. The
+ * tile's stages, whose shared memory it takes, have been read. */
+DEVICE void CONCAT(KERNEL, _halves)(struct head_pair pair[PRODUCT_I * 2], u8 *arena)
+{
+    const u32 warp = threadIdx.x / WARP, row = warp / 2 * 64 + lane_id() / 4;
+    struct head_pair *shared = (struct head_pair *)(void *)arena;
+    block_sync();
+    UNROLL
+    for (u32 i = 0; i < PRODUCT_I * 2; i++)
+        if (warp % 2 > 0 && lane_id() % 4 == 0)
+            shared[row + i * 8] = pair[i];
+    block_sync();
+    UNROLL
+    for (u32 i = 0; i < PRODUCT_I * 2; i++)
+        if (warp % 2 == 0)
+            pair[i] = head_join(pair[i], shared[row + i * 8]);
+}
+
 KERNEL_ENTRY(PRODUCT_THREADS, PRODUCT_WGMMA ? 1 : 2)
 KERNEL(float *loss, float *top, float *sum, float *dx, const product_source *x,
        const product_source *RESTRICT w, const int *RESTRICT target, const struct cuda_call *call,
@@ -120,20 +138,25 @@ KERNEL(float *loss, float *top, float *sum, float *dx, const product_source *x,
         product_tile(&p, tile, sums, 0);
         CONCAT(KERNEL, _mask)(&p, sums);
         const u32 r0 = product_row(&p) + lane_id() / 4;
-        const u32 part = product_column(&p) / (product_pieces(&p) * 8);
+        const u32 c0 = product_column(&p) + lane_id() % 4 * 2,
+                  part = product_column(&p) / p.columns;
+        struct head_pair pair[PRODUCT_I * 2];
         UNROLL
         for (u32 i = 0; i < PRODUCT_I * 2; i++) {
-            const u32 r = r0 + i * 8, live = r < p.a.side;
-            const u32 own = live ? (u32)target[r] : 0xffffffffu;
-            const struct head_pair pair = CONCAT(KERNEL, _pair)(&p, sums, i);
-            CONCAT(KERNEL, _target)
-            (&p, chosen + r, sums, i, own - product_column(&p) - lane_id() % 4 * 2);
-            if (live && lane_id() % 4 == 0) {
-                f32x2 out;
-                out.x = pair.top;
-                out.y = pair.sum;
-                pairs[(u64)part * HEAD_ROWS((u32)(MM_M)) + r] = out;
-            }
+            const u32 r = r0 + i * 8, own = r < p.a.side ? (u32)target[r] : 0xffffffffu;
+            pair[i] = CONCAT(KERNEL, _pair)(&p, sums, i);
+            CONCAT(KERNEL, _target)(&p, chosen + r, sums, i, own - c0);
+        }
+        if (!PRODUCT_WGMMA)
+            CONCAT(KERNEL, _halves)(pair, arena);
+        const u32 writes = lane_id() % 4 == 0 && (PRODUCT_WGMMA || threadIdx.x / WARP % 2 == 0);
+        UNROLL
+        for (u32 i = 0; i < PRODUCT_I * 2; i++) {
+            f32x2 out;
+            out.x = pair[i].top;
+            out.y = pair[i].sum;
+            if (writes && r0 + i * 8 < p.a.side)
+                pairs[(u64)part * HEAD_ROWS((u32)(MM_M)) + r0 + i * 8] = out;
         }
     }
 }

@@ -14,11 +14,11 @@
         PRODUCT_WGMMA * 2, { PRODUCT_ACROSS_MAP(2, m, n), PRODUCT_ACROSS_MAP(3, m, k) }            \
     }
 
-/* The head without logits (head_loss.cu, head_gradient.cu): columns of a pair of numbers are those
- * that a thread of the product has of a row; rows of the pairs, so that each begins at 8 bytes. */
+/* The head without logits (head_loss.cu, head_gradient.cu): a pair of numbers for each row of a tile;
+ * rows of the pairs, so that each begins at 8 bytes. */
 enum { HEAD_WARPS = 8, HEAD_EACH = 4 };
 #define HEAD_ROWS(m) (CEIL_DIV(m, 2) * 2)
-#define HEAD_PARTS(m, n) (PRODUCT_WGMMA ? CEIL_DIV(n, PRODUCT_COLUMNS(m, n)) : 2 * CEIL_DIV(n, 128))
+#define HEAD_PARTS(m, n) CEIL_DIV(n, PRODUCT_COLUMNS(m, n))
 #define HEAD_LOSS_LAUNCH(m, n, k) PRODUCT_LAUNCH(m, n, PRODUCT_ALONG, PRODUCT_ALONG)
 #define HEAD_LOSS_LAUNCH_2(m, n, k) {CEIL_DIV(m, 32), 1, 1}, HEAD_WARPS * 32, HEAD_WARPS * 32 * 8
 #define HEAD_LOSS_SCRATCH(m, n, k) ((size_t)HEAD_ROWS(m) * (4 + 8 * (size_t)HEAD_PARTS(m, n)))
