@@ -107,7 +107,8 @@ struct archrt_phase {
 
 /* Of one pass of a kernel. */
 struct archrt_launch {
-    unsigned grid[3], threads, shared;
+    unsigned grid[4]; /* x, y, z; blocks of a cluster, one behind the other along y, or 0: none */
+    unsigned threads, shared;
 };
 struct archrt_launches {
     struct archrt_launch pass[ARCHRT_MAX_PASSES];

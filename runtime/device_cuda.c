@@ -20,6 +20,7 @@ enum {
     CU_MAJOR = 75,
     CU_MINOR = 76,
     CU_DYNAMIC_SHARED = 8,
+    CU_LAUNCH_CLUSTER = 4,
     CU_LAUNCH_EARLY = 6, /* programmatic stream serialization */
     CU_LOG_BUFFER = 5,   /* of the compiler of PTX: errors */
     CU_LOG_BYTES = 6,
@@ -36,6 +37,7 @@ struct cu_attribute {
     union {
         char bytes[64];
         int value;
+        unsigned cluster[3];
     } value;
 };
 struct cu_launch {
@@ -258,7 +260,14 @@ static bool device_launch(struct device *base, void *function, const struct arch
                           void *const *args, int n, bool early)
 {
     struct cuda_device *d = of(base);
-    struct cu_attribute attribute = {.id = CU_LAUNCH_EARLY, .value = {.value = 1}};
+    struct cu_attribute attributes[2];
+    unsigned n_attributes = 0;
+    if (l->grid[3] > 1)
+        attributes[n_attributes++] = (struct cu_attribute){
+            .id = CU_LAUNCH_CLUSTER, .value = {.cluster = {1, l->grid[3], 1}}};
+    if (early && base->sm >= 90)
+        attributes[n_attributes++] =
+            (struct cu_attribute){.id = CU_LAUNCH_EARLY, .value = {.value = 1}};
     struct cu_launch launch = {.grid_x = l->grid[0],
                                .grid_y = l->grid[1],
                                .grid_z = l->grid[2],
@@ -267,8 +276,8 @@ static bool device_launch(struct device *base, void *function, const struct arch
                                .block_z = 1,
                                .shared = l->shared,
                                .stream = d->stream,
-                               .attributes = &attribute,
-                               .n_attributes = early && base->sm >= 90};
+                               .attributes = attributes,
+                               .n_attributes = n_attributes};
     (void)n;
     return check(d, d->cu.launch(&launch, function, (void **)(uintptr_t)args, NULL), "launching");
 }

@@ -260,6 +260,27 @@ KERNEL_ENTRY(THREADS, 1) dependent(float *y, float *before, float *x, const floa
     y[t] = v + (fault_wanted == 3 ? 0 : before[t]);
 }
 
+/* ---- clusters ---- */
+
+/* Each block of a pair gives out what the other has. */
+KERNEL_ENTRY(THREADS, 1) pairs(float *y, const float *x)
+{
+    SHARED_ARENA(arena);
+    float *s = (float *)(void *)arena;
+    const u32 t = threadIdx.x, block = blockIdx.x * 2 + blockIdx.y;
+    s[t] = x[block * THREADS + t];
+    if (fault_wanted != 1)
+        cluster_sync();
+    const u32 rank = fault_wanted == 4 ? 2 : 1 - blockIdx.y;
+    const float *from = fault_wanted == 5 ? s + t : s + t / 4 * 4;
+    const f32x4 v = cluster_load_f32x4(from, rank); /* MARK of the other block */
+    y[block * THREADS + t] = t % 4 == 0 ? v.x : t % 4 == 1 ? v.y : t % 4 == 2 ? v.z : v.w;
+    if (fault_wanted == 3)
+        s[t] = 0; /* MARK others may still read */
+    if (fault_wanted != 2)
+        cluster_sync();
+}
+
 /* ---- the harness ---- */
 
 static float *y, *x, *scratch, *before;
@@ -295,7 +316,7 @@ HOST_CODE static int line_of(const char *mark)
     exit(1);
 }
 
-enum which { REVERSE, HAND_OVER, ROTATE, LOADS, COPIES, COLLECTIVES, SQUARE, LAST, GRID, TURN, DEPENDENT };
+enum which { REVERSE, HAND_OVER, ROTATE, LOADS, COPIES, COLLECTIVES, SQUARE, LAST, GRID, TURN, DEPENDENT, PAIRS };
 
 HOST_CODE static bool run(enum which which)
 {
@@ -311,6 +332,7 @@ HOST_CODE static bool run(enum which which)
         {"grid_wait", (emu_kernel *)grid_wait, {4, 1, 1}, THREADS, 0, false, NULL},
         {"in_turn", (emu_kernel *)in_turn, {4, 1, 1}, THREADS, 4, false, NULL},
         {"dependent", (emu_kernel *)dependent, {1, 1, 1}, THREADS, 0, true, NULL},
+        {"pairs", (emu_kernel *)pairs, {2, 2, 1, 2}, THREADS, THREADS * 4, false, NULL},
     };
     const struct emu_launch *l = launches + which;
     switch (which) {
@@ -354,6 +376,14 @@ HOST_CODE static bool turns_are_right(void)
 {
     for (int i = 0; i < 4 * THREADS; i++)
         if (y[i] != (x[i] + x[i]) + x[i] + x[i])
+            return false;
+    return true;
+}
+
+HOST_CODE static bool pairs_are_right(void)
+{
+    for (int i = 0; i < 4 * THREADS; i++)
+        if (y[i] != x[i ^ THREADS])
             return false;
     return true;
 }
@@ -402,6 +432,11 @@ static const struct planted planted[] = {
     {DEPENDENT, 2, "writes what was written before the wait", "may still write it"},
     {DEPENDENT, 4, "writes what was read before the wait", "may still read it"},
     {DEPENDENT, 3, NULL, "no thread called dependent_wait()"},
+    {PAIRS, 1, "of the other block", "may not have begun"},
+    {PAIRS, 2, NULL, ""}, /* it ends, or has ended */
+    {PAIRS, 3, NULL, ""}, /* read after it, or write behind a read, that nothing orders */
+    {PAIRS, 4, "of the other block", "from block 2 of a cluster of 2"},
+    {PAIRS, 5, "of the other block", "not an aligned address"},
 };
 
 HOST_CODE static int check_planted(const struct planted *p)
@@ -436,6 +471,10 @@ HOST_CODE static int check_right(enum which which)
     }
     if (which == SQUARE && !square_is_right()) {
         printf("square: wrong result\n");
+        return 1;
+    }
+    if (which == PAIRS && !pairs_are_right()) {
+        printf("pairs: wrong result\n");
         return 1;
     }
     if (which == TURN && !turns_are_right()) {
@@ -478,7 +517,7 @@ HOST_CODE int main(void)
         emu_seed(seed);
         for (size_t i = 0; i < sizeof(planted) / sizeof(planted[0]); i++)
             bad |= check_planted(planted + i);
-        for (int which = REVERSE; which <= DEPENDENT; which++)
+        for (int which = REVERSE; which <= PAIRS; which++)
             bad |= check_right((enum which)which);
         bad |= check_others();
     }

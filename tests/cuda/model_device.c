@@ -301,7 +301,7 @@ static bool launch(struct device *d, void *at, const struct archrt_launch *l, vo
     const struct model_kernel *k = at;
     struct recorded r = {.launch = {.name = k->name,
                                     .kernel = k->kernel,
-                                    .grid = {l->grid[0], l->grid[1], l->grid[2]},
+                                    .grid = {l->grid[0], l->grid[1], l->grid[2], l->grid[3]},
                                     .threads = l->threads,
                                     .shared_bytes = l->shared,
                                     .dependent = early},

@@ -58,6 +58,16 @@ INSTRUCTION void tensor_map_acquire(const tensor_map *map);
  * has told the thread that starts them. */
 INSTRUCTION void fence_proxy_async(void);
 
+/* ---- clusters ----------------------------------------------------------------------------------
+ *
+ * Up to 8 blocks, one behind the other along y, that run at the same time and may read each other's
+ * shared memory: between two cluster_sync(), the first of which says that all have begun (and what
+ * they wrote), the last that none reads any more. By all threads that have not ended. */
+
+INSTRUCTION void cluster_sync(void);
+/* What block `rank` of the cluster has where this block has p, 16-byte aligned. */
+INSTRUCTION f32x4 cluster_load_f32x4(const void *p, u32 rank);
+
 /* ---- products of a warp group ------------------------------------------------------------------
  *
  * Four warps, the first a multiple of four. D[64][n] (+)= A[64][16] B[16][n], bf16 with fp32 sums.

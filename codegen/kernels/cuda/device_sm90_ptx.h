@@ -136,6 +136,25 @@ INSTRUCTION void fence_proxy_async(void)
 #define registers_more(n) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"((n) + 0))
 #define registers_fewer(n) asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"((n) + 0))
 
+/* ---- clusters ---- */
+
+INSTRUCTION void cluster_sync(void)
+{
+    asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
+}
+
+INSTRUCTION f32x4 cluster_load_f32x4(const void *p, u32 rank)
+{
+    f32x4 v;
+    asm volatile("{ .reg .b32 t; mapa.shared::cluster.u32 t, %4, %5; "
+                 "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [t]; }"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "r"(ptx_shared(p)), "r"(rank)
+                 : "memory");
+    return v;
+}
+
 /* ---- products of a warp group ---- */
 
 /* Address, leading and stride byte offsets in units of 16 bytes, swizzle 1, 2, 3 of 128, 64, 32. */

@@ -2,7 +2,8 @@
  * takes, as plain C expressions of its shape: read by the kernel files, which thereby agree with
  * their own launch, and by the emitted launch tables (host C).
  *
- *   KIND_LAUNCH(m, n, k)    {blocks x, y, z}, threads, bytes of shared memory     of pass 1
+ *   KIND_LAUNCH(m, n, k)    {blocks x, y, z}, threads, bytes of shared memory     of pass 1;
+ *                           {x, y, z, c}: clusters of c blocks, one behind the other along y
  *   KIND_LAUNCH_2(m, n, k)  the same of pass 2, and so on
  *   KIND_SCRATCH(m, n, k)   bytes of scratch in device memory; left out where the kind takes none
  *   KIND_MAPS(m, n, k)      operands that are tensor maps (struct cuda_maps), where any are

@@ -10,7 +10,9 @@
  *   data of an asynchronous copy or product used, or its source overwritten, before it was waited
  *   for; a kernel that ends with copies under way;
  *   lanes of a warp in different collective operations; threads that wait for ever;
- *   before dependent_wait(), use of what earlier kernels of the chain write.
+ *   before dependent_wait(), use of what earlier kernels of the chain write;
+ *   a block of a cluster that ends while another may still read its shared memory, or is read
+ *   before it is known to have begun.
  *
  * Blocks, warps and lanes take turns in an order drawn from the seed; asynchronous operations
  * complete as late as the programming model allows, or at random before that. */
@@ -61,7 +63,8 @@ typedef void emu_kernel(void);
 struct emu_launch {
     const char *name; /* of the kernel, for reports */
     emu_kernel *kernel;
-    uint32_t grid[3], threads, shared_bytes;
+    uint32_t grid[4]; /* x, y, z; blocks of a cluster, one behind the other along y, or 0: none */
+    uint32_t threads, shared_bytes;
     bool dependent; /* may start before its predecessor ends */
     /* How to call `kernel` with `args`; NULL: all parameters are pointers, and args are they. */
     void (*call)(emu_kernel *kernel, void *const args[]);
@@ -85,7 +88,7 @@ const char *emu_fault(void); /* of the last failed call; "" before any */
 void emu_seed(uint32_t seed);
 /* Blocks that are on the machine together, 1..EMU_MAX_RESIDENT; default 2. A kernel whose blocks
  * wait for each other needs as many as its grid. */
-enum { EMU_MAX_RESIDENT = 256 };
+enum { EMU_MAX_RESIDENT = 256, EMU_MAX_CLUSTER = 8 };
 void emu_resident(int blocks);
 
 /* Since the start of the program. */

@@ -118,6 +118,11 @@ struct emu_block {
     u32 top;                   /* highest clock of any thread */
     u32 sync_count, counts[2]; /* of block_count */
     u8 *shared;
+    struct emu_block *cluster[EMU_MAX_CLUSTER]; /* all of its blocks */
+    u32 n_cluster, cluster_syncs;
+    u32 cluster_arrived; /* threads of all blocks, counted in the first of them */
+    u32 cluster_waiting[MAX_WARPS];
+    u32 peer_reads; /* of its shared memory by others, since the last cluster_sync() */
     struct barrier barriers[16];
     struct mbarrier *mbarriers;
     int n_mbarriers, room_mbarriers;
@@ -184,6 +189,7 @@ void publish(struct emu_thread *t, vector into);
 void learn(struct emu_thread *t, const u32 *from);
 vector vector_new(void);
 void meet_block(struct emu_block *b);
+void meet_cluster(struct emu_block *b);
 void meet_warp(struct emu_warp *w);
 /* A time that threads first .. first + n - 1 all know of, as one of `first`: of what they did as
  * one. */
@@ -211,6 +217,8 @@ struct cell {
 
 void check_read(const void *p, u32 size, u32 align, void *pc);
 void check_write(const void *p, u32 size, u32 align, void *pc);
+/* A read of what is shared memory of another block of the cluster. */
+void check_peer_read(const struct emu_block *peer, const void *p, u32 size, void *pc);
 /* As an atomic operation of 4 or 8 bytes: no race with others of its kind. */
 void check_atomic(const void *p, u32 size, bool write, void *pc);
 /* An asynchronous write begins: as a write now, and nobody may touch it until it is finished. */

@@ -133,6 +133,8 @@ void learn(struct emu_thread *t, const u32 *from)
     t->seen = merged.sum;
 }
 
+static vector vector_merge(vector a, vector b);
+
 /* Everything that threads first .. first + n - 1 know of other blocks becomes known to them all. */
 static void share_far(struct emu_thread *threads, u32 n)
 {
@@ -159,6 +161,25 @@ void meet_block(struct emu_block *b)
         t->seen = NULL;
     }
     share_far(b->threads, machine.threads);
+}
+
+/* All blocks of the cluster, whose threads are all there: each knows of all the others. */
+void meet_cluster(struct emu_block *b)
+{
+    world all = keep(machine.blocks * sizeof(*all));
+    for (u32 i = 0; i < b->n_cluster; i++) {
+        struct emu_block *one = b->cluster[i];
+        vector v = vector_new();
+        meet_block(one);
+        for (u32 t = 0; t < machine.threads; t++)
+            v[t] = one->floor;
+        *engine_of(v) = one->engine_floor;
+        all = world_merge(all, one->threads[0].far);
+        all[one->number] = vector_merge(all[one->number], v);
+    }
+    for (u32 i = 0; i < b->n_cluster; i++)
+        for (u32 t = 0; t < machine.threads; t++)
+            b->cluster[i]->threads[t].far = all;
 }
 
 void meet_warp(struct emu_warp *w)

@@ -181,6 +181,65 @@ static void block_wait(void *pc, const char *what)
     wait_turn(what, 0, pc);
 }
 
+/* ---- clusters ---- */
+
+static bool cluster_complete(const struct emu_block *b)
+{
+    u32 live = 0;
+    for (u32 i = 0; i < b->n_cluster; i++)
+        live += b->cluster[i]->live;
+    return b->cluster[0]->cluster_arrived == live;
+}
+
+static void cluster_release(struct emu_block *b)
+{
+    meet_cluster(b);
+    b->cluster[0]->cluster_arrived = 0;
+    for (u32 i = 0; i < b->n_cluster; i++) {
+        struct emu_block *one = b->cluster[i];
+        one->cluster_syncs++;
+        one->peer_reads = 0;
+        for (u32 t = 0; t < machine.threads; t++)
+            if (one->cluster_waiting[t / WARP] >> t % WARP & 1)
+                make_ready(one->threads + t);
+        memset(one->cluster_waiting, 0, sizeof(one->cluster_waiting));
+    }
+    machine.progress++;
+}
+
+void cluster_sync(void)
+{
+    struct emu_thread *t = emu_current;
+    struct emu_block *b = t->block;
+    b->cluster[0]->cluster_arrived++;
+    if (cluster_complete(b)) {
+        cluster_release(b);
+        return;
+    }
+    b->cluster_waiting[t->index / WARP] |= 1u << t->lane;
+    wait_turn("cluster_sync", 0, PC);
+}
+
+f32x4 cluster_load_f32x4(const void *p, u32 rank)
+{
+    struct emu_block *b = emu_current->block;
+    f32x4 v;
+    if (rank >= b->n_cluster)
+        fault(PC, "cluster_load_f32x4 from block %u of a cluster of %u", rank, b->n_cluster);
+    struct emu_block *peer = b->cluster[rank];
+    if (!b->cluster_syncs)
+        fault(PC, "cluster_load_f32x4 before cluster_sync(): block %u may not have begun", rank);
+    if (peer->live == 0)
+        fault(PC, "cluster_load_f32x4 from block %u of the cluster, which has ended", rank);
+    if ((uintptr_t)p & 15 || !in_shared(p, 16))
+        fault(PC, "cluster_load_f32x4: not an aligned address of shared memory");
+    const u8 *at = peer->shared + ((const u8 *)p - b->shared);
+    check_peer_read(peer, at, 16, PC);
+    peer->peer_reads += peer != b;
+    memcpy(&v, at, 16);
+    return v;
+}
+
 void block_sync(void)
 {
     block_wait(PC, "block_sync");
@@ -317,7 +376,13 @@ static void thread_main(void)
     t->warp->live &= ~(1u << t->lane);
     not_ready(t);
     machine.progress++;
-    if (--b->live == 0) {
+    if (b->live == 1 && b->peer_reads)
+        fault(NULL, "the block ends, and no cluster_sync() says that others have read its shared "
+                    "memory");
+    b->live--;
+    if (b->cluster[0]->cluster_arrived && cluster_complete(b))
+        cluster_release(b);
+    if (b->live == 0) {
         hopper_check_exit(b);
         emu_current = NULL;
         fiber_switch(&t->fiber, &outside);
@@ -332,7 +397,7 @@ static void thread_main(void)
 
 /* ---- blocks and grids ---- */
 
-static void start_block(struct emu_block *b, u32 number)
+static void start_block(struct emu_block *b, u32 number, u32 base)
 {
     const uint32_t *grid = machine.launch->grid;
     b->at = (struct emu_index){number % grid[0], number / grid[0] % grid[1],
@@ -341,11 +406,13 @@ static void start_block(struct emu_block *b, u32 number)
     b->live = machine.threads;
     b->n_warps = machine.threads / WARP;
     b->ready_warps = (u32)(((u64)1 << b->n_warps) - 1);
-    b->base = b->top > machine.base ? b->top : machine.base;
+    b->base = base;
     b->floor = b->engine_floor = b->base;
     b->engine_clock = b->base + 1;
     b->top = b->base + 1;
     b->sync_count = b->counts[0] = b->counts[1] = 0;
+    b->cluster_syncs = b->cluster_arrived = b->peer_reads = 0;
+    memset(b->cluster_waiting, 0, sizeof(b->cluster_waiting));
     b->shared = shared_slot(b->slot);
     memset(b->barriers, 0, sizeof(b->barriers));
     memset(b->groups, 0, sizeof(b->groups));
@@ -393,11 +460,36 @@ static struct emu_block *slot(int i)
     return slots[i];
 }
 
-static void start_next(int resident, u32 number)
+static u32 cluster_size(void)
 {
-    struct emu_block *b = slot(resident);
-    machine.resident[resident] = b;
-    start_block(b, number);
+    return machine.launch->grid[3] > 1 ? machine.launch->grid[3] : 1;
+}
+
+/* The blocks of cluster `number` (without clusters: block `number`) on the machine's places from
+ * `first` on. Clocks of all of them begin together. */
+static void start_cluster(int first, u32 number)
+{
+    const uint32_t *grid = machine.launch->grid;
+    const u32 size = cluster_size(), high = grid[1] / size;
+    const u32 x = number % grid[0], y = number / grid[0] % high * size;
+    const u32 z = number / grid[0] / high;
+    struct emu_block **blocks = machine.resident + first;
+    u32 base = machine.base;
+    for (u32 i = 0; i < size; i++)
+        base = blocks[i]->top > base ? blocks[i]->top : base;
+    for (u32 i = 0; i < size; i++) {
+        blocks[i]->n_cluster = size;
+        memcpy(blocks[i]->cluster, blocks, size * sizeof(*blocks));
+        start_block(blocks[i], x + grid[0] * (y + i + grid[1] * z), base);
+    }
+}
+
+static bool cluster_ended(int first)
+{
+    for (u32 i = 0; i < cluster_size(); i++)
+        if (machine.resident[first + (int)i]->live)
+            return false;
+    return true;
 }
 
 static bool bad_launch(const struct emu_launch *l, int n_args)
@@ -414,6 +506,9 @@ static bool bad_launch(const struct emu_launch *l, int n_args)
                       MAX_SHARED);
     else if (n_args > EMU_MAX_ARGS && !l->call)
         fault_outside("%s: %d arguments: at most %d", l->name, n_args, EMU_MAX_ARGS);
+    else if (l->grid[3] > EMU_MAX_CLUSTER || (l->grid[3] > 1 && l->grid[1] % l->grid[3]))
+        fault_outside("%s: clusters of %u of %u blocks along y: at most %d, and whole ones",
+                      l->name, l->grid[3], l->grid[1], EMU_MAX_CLUSTER);
     else if (!l->kernel)
         fault_outside("%s: no kernel", l->name);
     else
@@ -448,6 +543,8 @@ static void prepare(const struct emu_launch *l, void *const args[], int n_args)
     machine.any_waited = false;
     machine.n_resident =
         wanted_resident < (int)machine.blocks ? wanted_resident : (int)machine.blocks;
+    const int size = (int)cluster_size();
+    machine.n_resident = machine.n_resident < size ? size : machine.n_resident / size * size;
     launch_args = args;
     n_launch_args = n_args;
     polls = 0;
@@ -473,21 +570,28 @@ static void run_some(void)
 
 static void run_grid(void)
 {
-    u32 *order = shuffled(machine.blocks), next = 0;
+    const int size = (int)cluster_size();
+    const u32 clusters = machine.blocks / (u32)size;
+    u32 *order = shuffled(clusters), next = 0;
     for (int i = 0; i < machine.n_resident; i++)
-        start_next(i, order[next++]);
+        machine.resident[i] = slot(i);
+    for (int i = 0; i < machine.n_resident; i += size)
+        start_cluster(i, order[next++]);
     while (machine.n_resident > 0 && !failed) {
         run_some();
-        for (int i = 0; i < machine.n_resident && !failed; i++) {
-            struct emu_block *b = machine.resident[i];
-            if (b->live)
+        for (int i = 0; i < machine.n_resident && !failed; i += size) {
+            if (!cluster_ended(i))
                 continue;
-            if (b->top > machine.top)
-                machine.top = b->top;
-            if (next < machine.blocks) {
-                start_block(b, order[next++]);
+            for (int k = i; k < i + size; k++)
+                if (machine.resident[k]->top > machine.top)
+                    machine.top = machine.resident[k]->top;
+            if (next < clusters) {
+                start_cluster(i, order[next++]);
             } else {
-                machine.resident[i--] = machine.resident[--machine.n_resident];
+                machine.n_resident -= size;
+                memcpy(machine.resident + i, machine.resident + machine.n_resident,
+                       (size_t)size * sizeof(*machine.resident));
+                i -= size;
             }
         }
     }

@@ -354,6 +354,15 @@ static inline void check(const void *p, u32 size, u32 align, enum access access,
     }
 }
 
+void check_peer_read(const struct emu_block *peer, const void *p, u32 size, void *pc)
+{
+    u64 at = (u64)((const u8 *)p - arena), from = (u64)((const u8 *)p - peer->shared);
+    if (from + size > machine.launch->shared_bytes || from >= SLOT_BYTES)
+        fault(pc, "read of %u bytes outside of another block's shared memory", size);
+    for (u32 i = 0; i < size; i += 4)
+        read_cell(cells + (at + i) / 4, at + i, 15, true, peer->base, READ, pc);
+}
+
 bool in_shared(const void *p, u32 size)
 {
     u64 at = (u64)((const u8 *)p - emu_current->block->shared);
