@@ -83,14 +83,22 @@ static const struct price_row gpu_rows[OP_KIND_COUNT] = {
 };
 
 /* Decode. Products stream weights; up to 8 rows they fill their rings before their predecessor
- * ends, so that about 0.6 of a launch is left to be seen. Above, the norm is a pass of its own, x
- * comes from the L2 beside the weights, and mma.sync bounds the arithmetic. */
+ * ends, so that about 0.6 of a launch is left to be seen.
+ *
+ * Above, as an H200 has it at 64 rows (NOTES-skinny.md): weights stream at nine tenths of what is
+ * copied; a kernel's beginning and end take some launches more, most where blocks share a matrix of
+ * few rows by columns and add up; the norm is a pass of its own. */
 static const struct price_row gpu_stream = {UNIT_MATRIX, 0.75, 0, 1, 0.955, 1, 0.58};
-static const struct price_row gpu_skinny = {UNIT_MATRIX, 0.75, 0, 1, 0.88, 1, 0.80};
-static const struct price_row gpu_skinny_norm = {UNIT_VECTOR, 1, DECODE, 0, 0.90, 1, 0.80};
+static const struct price_row gpu_skinny = {UNIT_MATRIX, 0.75, 0, 1, 0.93, 1, 1};
+static const struct price_row gpu_skinny_split = {UNIT_MATRIX, 0.75, 0, 1, 0.93, 1, 4.15};
+static const struct price_row gpu_skinny_norm = {UNIT_VECTOR, 1, DECODE, 0, 0.90, 1, 2};
 static const struct price_row gpu_within = {UNIT_VECTOR, 1, ALWAYS, 0, 1, 0, 1};
 /* Keys and values, in splits and then their sum; q is not there before, so nothing is hidden. */
 static const struct price_row gpu_cached = {UNIT_ATTENTION, 0.5, 0, 1, 0.80, 2, 1};
+/* The same of many rows: all that a copy reaches, and 19 us of ends and of waves that do not fill.
+ */
+static const struct price_row gpu_skinny_cached = {UNIT_ATTENTION, 0.5, 0, 1, 0.92, 2, 4.5};
+static const struct price_row gpu_skinny_sample = {UNIT_VECTOR, 1, 0, 1, 0.50, 2, 4.9};
 
 /* A row of exponentials beside the products of attention: at head size 64 the special function
  * units take as long as the matrix units do, and half of it is seen. */
@@ -99,19 +107,22 @@ static double gpu_exponentials(const struct op *op)
     return 1 / (0.86 + 0.52 * 64 / (double)op->k);
 }
 
-enum { STREAM_ROWS = 8 };
+/* SPLIT_ROWS: of weights, of which tiles of 128 leave half of the processors idle. */
+enum { STREAM_ROWS = 8, SPLIT_ROWS = 8448 };
 
 static struct price_row gpu_decode(const struct op *op)
 {
+    bool stream = op->m <= STREAM_ROWS;
     switch (op->kind) {
     case OP_MATMUL:
-        return op->m <= STREAM_ROWS ? gpu_stream : gpu_skinny;
+        return stream ? gpu_stream : op->n > SPLIT_ROWS ? gpu_skinny : gpu_skinny_split;
     case OP_NORM:
-        return op->m <= STREAM_ROWS ? gpu_within : gpu_skinny_norm;
+        return stream ? gpu_within : gpu_skinny_norm;
     case OP_ATTENTION:
-        return gpu_cached;
-    case OP_EMBED:
+        return stream ? gpu_cached : gpu_skinny_cached;
     case OP_SAMPLE:
+        return stream ? gpu_rows[OP_SAMPLE] : gpu_skinny_sample;
+    case OP_EMBED:
         return gpu_rows[op->kind];
     default:
         return gpu_within;
