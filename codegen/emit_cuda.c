@@ -93,6 +93,7 @@ static void emit_shape(const struct plan *p, const char *source, struct text *t)
     text_add(t, "#ifndef CUDA_SHAPE_H\n#define CUDA_SHAPE_H\n\n");
     if (p->options.generic) {
         text_add(t, "#define PRODUCT_WIDE(rows, columns) 256 /* of tiles on sm_90 */\n"
+                    "#define SKINNY_WIDE(m, n, k) 64 /* likewise, in decode */\n"
                     "#ifdef SHAPE_NUMBERS /* model_cuda.c: its tables want constants */\n");
         emit_numbers(p, ALL_ROWS, t);
         text_add(t, "#else\n#ifdef ARCH_EMULATE\n#define SHAPE_VARIABLE static struct shape "
@@ -320,7 +321,8 @@ static bool has_maps(enum kernel_kind kind)
 {
     return kind == CUDA_MATMUL || kind == CUDA_MATMUL_DX || kind == CUDA_MATMUL_DW ||
            kind == CUDA_HEAD_LOSS || kind == CUDA_HEAD_GRADIENT || kind == CUDA_ATTENTION ||
-           kind == CUDA_PREFILL_ATTENTION;
+           kind == CUDA_PREFILL_ATTENTION || kind == CUDA_SKINNY_QKV ||
+           kind == CUDA_SKINNY_RESIDUAL || kind == CUDA_SKINNY_GATE_UP || kind == CUDA_SKINNY_HEAD;
 }
 
 static void emit_launches(const struct plan *p, struct text *t)

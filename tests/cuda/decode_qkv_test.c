@@ -9,7 +9,9 @@ static u32 run_m, run_k, run_heads, run_kv_heads, run_pages, run_sms;
 #define PAGES run_pages
 #define CONTEXT (run_pages * KV_PAGE)
 #define CUDA_SMS run_sms
+#ifndef CUDA_ARCH
 #define CUDA_ARCH 90
+#endif
 #define EPSILON 1e-5f
 #define QKV ((run_heads + 2 * run_kv_heads) * HEAD_DIM)
 #include "launch.h"
@@ -211,14 +213,17 @@ HOST_CODE static int check(emu_kernel *kernel, emu_kernel *second, bool bias, bo
 {
     struct buffers b = make();
     const struct emu_launch launch = {"qkv", kernel, LAUNCH(run_m, QKV, run_k), true, NULL};
-    EMU_RUN(&launch, b.q, b.cache, b.x, b.w, b.gain, b.bias, b.head_gain, b.rope, b.slot,
-            b.position, b.pages, b.scratch, b.counter);
+    void *operands[] = {b.q,    b.cache, b.x,        b.w,     b.gain,    b.bias,   b.head_gain,
+                        b.rope, b.slot,  b.position, b.pages, b.scratch, b.counter};
 #ifdef SKINNY
     const struct emu_launch launch2 = {"qkv_2", second, LAUNCH_2(run_m, QKV, run_k), true, NULL};
-    EMU_RUN(&launch2, b.q, b.cache, b.x, b.w, b.gain, b.bias, b.head_gain, b.rope, b.slot,
-            b.position, b.pages, b.scratch, b.counter);
+    const struct cuda_maps maps = SKINNY_QKV_MAPS(run_m, QKV, run_k);
+    test_maps(&maps, operands);
+    emu_run(&launch, operands, 13);
+    emu_run(&launch2, operands, 13);
 #else
     (void)second;
+    emu_run(&launch, operands, 13);
 #endif
     int bad = compare(&b, bias, norm);
     free(b.row);
@@ -254,6 +259,8 @@ HOST_CODE int main(void)
     shape(SKINNY, 136, 2, 2, 2);
     bad |= RUN(with_bias, true, false);
     shape(SKINNY, 200, 5, 1, 7);
+    bad |= RUN(with_norm, true, true);
+    shape(SKINNY, 520, 3, 1, 14); /* columns split */
     bad |= RUN(with_norm, true, true);
 #else
     static const u32 shapes[][5] = {{1, 64, 3, 1, 2}, {3, 72, 2, 2, 3}, {8, 136, 9, 1, 7}};

@@ -1,5 +1,6 @@
 /* skinny_products_test.c - skinny_residual.cu, skinny_gate_up.cu and skinny_head.cu against fp64 at
- * ROWS rows, which is a number in every build: run-time shapes, then constants. */
+ * ROWS rows, which is a number in every build: run-time shapes, then constants. On sm_90 tiles are
+ * TEST_WIDE rows of weights, with constants as wide as the launch thinks best. */
 #include "kernel_test.h"
 #include "archrt_cuda.h"
 
@@ -9,6 +10,11 @@ static u32 run_n, run_k, run_sms, run_head_rows;
 #endif
 #define CUDA_SMS run_sms
 #define EPSILON 1e-5f
+#define HEAD_DIM 64
+#ifndef TEST_WIDE
+#define TEST_WIDE 64
+#endif
+#define SKINNY_WIDE(m, n, k) TEST_WIDE
 #include "launch.h"
 
 #define KERNEL residual
@@ -27,11 +33,38 @@ static u32 run_n, run_k, run_sms, run_head_rows;
 #define DM_K run_k
 #include "skinny_head.cu"
 
+#undef SKINNY_WIDE
+#define SKINNY_WIDE(m, n, k) SKINNY_BEST_WIDE(m, n, k)
+#undef CUDA_SMS
+#define CUDA_SMS 5
 #define KERNEL residual_136_328
 #define DM_M ROWS
 #define DM_N 136
 #define DM_K 328
 #include "skinny_residual.cu"
+
+HOST_CODE static struct emu_launch best_launch(void)
+{
+    const struct emu_launch l = {"residual", (emu_kernel *)residual_136_328,
+                                 SKINNY_RESIDUAL_LAUNCH(ROWS, 136, 328), true, NULL};
+    return l;
+}
+
+HOST_CODE static struct cuda_maps best_maps(void)
+{
+    const struct cuda_maps maps = SKINNY_RESIDUAL_MAPS(ROWS, 136, 328);
+    return maps;
+}
+
+HOST_CODE static size_t best_scratch(void)
+{
+    return SKINNY_RESIDUAL_SCRATCH(ROWS, 136, 328);
+}
+
+#undef CUDA_SMS
+#define CUDA_SMS run_sms
+#undef SKINNY_WIDE
+#define SKINNY_WIDE(m, n, k) TEST_WIDE
 
 /* The sum, and its tolerance: of the sum's own rounding, and of two factors that the kernel rounds
  * to the other side of a tie, each 2^-8 of itself. */
@@ -109,13 +142,18 @@ HOST_CODE static void norm(struct inputs *in, u32 r)
             bf16_from_f32((float)(x[i] / sqrt(squares / run_k + 1e-5) * in->gain[i])));
 }
 
-HOST_CODE static int check_residual(emu_kernel *kernel)
+HOST_CODE static int check_residual(bool best)
 {
-    struct inputs in = make(SKINNY_RESIDUAL_SCRATCH(ROWS, run_n, run_k));
+    struct inputs in = make(best ? best_scratch() : SKINNY_RESIDUAL_SCRATCH(ROWS, run_n, run_k));
     struct test_error e = {0, 0, 0, 0};
-    const struct emu_launch launch = {"residual", kernel,
-                                      SKINNY_RESIDUAL_LAUNCH(ROWS, run_n, run_k), true, NULL};
-    EMU_RUN(&launch, in.out, in.a, in.w, in.residual, NULL, in.scratch, in.counter);
+    const struct emu_launch plain = {"residual", (emu_kernel *)residual,
+                                     SKINNY_RESIDUAL_LAUNCH(ROWS, run_n, run_k), true, NULL};
+    const struct emu_launch launch = best ? best_launch() : plain;
+    const struct cuda_maps plain_maps = SKINNY_RESIDUAL_MAPS(ROWS, run_n, run_k);
+    const struct cuda_maps maps = best ? best_maps() : plain_maps;
+    void *operands[] = {in.out, in.a, in.w, in.residual, NULL, in.scratch, in.counter};
+    test_maps(&maps, operands);
+    emu_run(&launch, operands, 7);
     for (u32 r = 0; r < ROWS; r++) {
         for (u32 i = 0; i < run_k; i++)
             in.row[i] = f32_from_bf16(in.a[r * run_k + i]);
@@ -137,8 +175,11 @@ HOST_CODE static int check_gate_up(void)
                                       SKINNY_GATE_UP_LAUNCH(ROWS, run_n, run_k), true, NULL};
     const struct emu_launch launch2 = {"gate_up_2", (emu_kernel *)gate_up_2,
                                        SKINNY_GATE_UP_LAUNCH_2(ROWS, run_n, run_k), true, NULL};
-    EMU_RUN(&launch, in.h, in.x, in.w, in.gain, NULL, in.scratch, in.counter);
-    EMU_RUN(&launch2, in.h, in.x, in.w, in.gain, NULL, in.scratch, in.counter);
+    const struct cuda_maps maps = SKINNY_GATE_UP_MAPS(ROWS, run_n, run_k);
+    void *operands[] = {in.h, in.x, in.w, in.gain, NULL, in.scratch, in.counter};
+    test_maps(&maps, operands);
+    emu_run(&launch, operands, 7);
+    emu_run(&launch2, operands, 7);
     for (u32 r = 0; r < ROWS; r++) {
         norm(&in, r);
         for (u32 j = 0; j < f; j++) {
@@ -160,8 +201,11 @@ HOST_CODE static int check_head(void)
                                       SKINNY_HEAD_LAUNCH(ROWS, run_n, run_k), true, NULL};
     const struct emu_launch launch2 = {"head_2", (emu_kernel *)head_2,
                                        SKINNY_HEAD_LAUNCH_2(ROWS, run_n, run_k), true, NULL};
-    EMU_RUN(&launch, in.out, in.x, in.w, in.gain, in.call, in.head_row, in.scratch, in.counter);
-    EMU_RUN(&launch2, in.out, in.x, in.w, in.gain, in.call, in.head_row, in.scratch, in.counter);
+    const struct cuda_maps maps = SKINNY_HEAD_MAPS(ROWS, run_n, run_k);
+    void *operands[] = {in.out, in.x, in.w, in.gain, in.call, in.head_row, in.scratch, in.counter};
+    test_maps(&maps, operands);
+    emu_run(&launch, operands, 8);
+    emu_run(&launch2, operands, 8);
     for (u32 i = 0; i < run_head_rows; i++) {
         norm(&in, (u32)in.head_row[i]);
         for (u32 j = 0; j < run_n; j++) {
@@ -186,8 +230,8 @@ HOST_CODE int main(void)
 {
     int bad = 0;
     shape(136, 328, 5, ROWS);
-    bad |= check_residual((emu_kernel *)residual);
-    bad |= check_residual((emu_kernel *)residual_136_328);
+    bad |= check_residual(false);
+    bad |= check_residual(true);
     shape(400, 72, 3, ROWS);
     bad |= check_gate_up();
     shape(48, 520, 4, ROWS);

@@ -51,8 +51,8 @@ enum { STREAM_WARPS = 8, STREAM_THREADS = 256, STREAM_COLUMNS = 64, STREAM_STEP 
 #define DECODE_HEAD_LAUNCH(m, n, k)                                                                \
     {STREAM_OWN_BLOCKS(n), 1, 1}, STREAM_THREADS, STREAM_SHARED(m, k)
 
-/* Attention: `splits` blocks share the keys of a row's kv head. A tile of keys is a warp's; above head
- * size 128 two warps', half of the elements each, which exchange the sums of their scores. */
+/* Attention: `splits` blocks share the keys of a row's kv head. A tile of keys is a warp's; above
+ * head size 128 two warps', half of the elements each, which exchange the sums of their scores. */
 enum { KEYS_WARPS = 4, KEYS_THREADS = 128, KEYS_TILE = 16, KEYS_MAX_SPLITS = 128 };
 #define KEYS_HALVES (HEAD_DIM <= 128 ? 1 : 2)
 #define KEYS_TEAMS (KEYS_WARPS / KEYS_HALVES)
@@ -60,7 +60,7 @@ enum { KEYS_WARPS = 4, KEYS_THREADS = 128, KEYS_TILE = 16, KEYS_MAX_SPLITS = 128
 #define KEYS_SPLITS_OF(m, per_processor)                                                           \
     GREATER(1, LESSER(LESSER(KEYS_MAX_SPLITS, CEIL_DIV(CONTEXT, 64)),                              \
                       CEIL_DIV((per_processor)*CUDA_SMS, KV_HEADS *(m))))
-#define KEYS_SPLITS(m) KEYS_SPLITS_OF(m, (m) <= 8 ? 2 : 16)
+#define KEYS_SPLITS(m) KEYS_SPLITS_OF(m, (m) <= 8 ? 2 : 8)
 #define DECODE_ATTENTION_LAUNCH(m, n, k)                                                           \
     {KEYS_SPLITS(m), KV_HEADS, (m)}, KEYS_THREADS,                                                 \
         KEYS_EXCHANGE + KEYS_TEAMS *(HEADS / KV_HEADS) * (HEAD_DIM + 2) * 4
@@ -74,7 +74,12 @@ enum { KEYS_WARPS = 4, KEYS_THREADS = 128, KEYS_TILE = 16, KEYS_MAX_SPLITS = 128
 /* Products of 9 rows and more (skinny_product.h): at most 64 items and 256 rows of x a block,
  * `splits` of the columns. Blocks are made as many as processors, at the fewest splits that allows.
  */
-enum { SKINNY_THREADS = 256, SKINNY_TILE = 128 /* rows of weights */, SKINNY_ROWS = 256 };
+enum {
+    SKINNY_THREADS = 256,
+    SKINNY_TILE = 128, /* rows of weights */
+    SKINNY_ROWS = 256,
+    SKINNY_MAX_SPLITS = 4 /* blocks of a cluster: more find room too late */
+};
 #define SKINNY_FULL(n) CEIL_DIV(CEIL_DIV(n, 2), SKINNY_TILE / 2)
 #define SKINNY_SPLITS(n, k) GREATER(1, LESSER(CUDA_SMS / SKINNY_FULL(n), CEIL_DIV(k, 256)))
 #define SKINNY_BLOCKS(n, k)                                                                        \
@@ -90,24 +95,125 @@ enum { SKINNY_THREADS = 256, SKINNY_TILE = 128 /* rows of weights */, SKINNY_ROW
 #define SKINNY_TILE_X(m) ((m) <= 64 ? SKINNY_WARP_X(m) : 2 * SKINNY_WARP_X(m))
 #define SKINNY_SHARED(m)                                                                           \
     (SKINNY_STAGES(m) * (SKINNY_TILE + SKINNY_TILE_X(m)) * (SKINNY_DEPTH(m) + 8) * 2)
-#define SKINNY_GRID(m, n, k)                                                                       \
-    {                                                                                              \
-        SKINNY_BLOCKS(n, k), SKINNY_SPLITS(n, k), CEIL_DIV(m, SKINNY_ROWS)                         \
-    }
 /* Sums of all splits. */
 #define SKINNY_PARTIAL(m, n, k) ((size_t)(m)*SKINNY_SPLITS(n, k) * CEIL_DIV(n, 2) * 8)
-#define SKINNY_NORM_LAUNCH(m) {(m), 1, 1}, SKINNY_THREADS, SKINNY_THREADS / 32 * 4
-#define SKINNY_QKV_LAUNCH(m, n, k) SKINNY_NORM_LAUNCH(m)
-#define SKINNY_QKV_LAUNCH_2(m, n, k) SKINNY_GRID(m, n, k), SKINNY_THREADS, SKINNY_SHARED(m)
-#define SKINNY_QKV_SCRATCH(m, n, k) ((size_t)(m) * (k)*2 + SKINNY_PARTIAL(m, n, k))
-#define SKINNY_GATE_UP_LAUNCH(m, n, k) SKINNY_NORM_LAUNCH(m)
-#define SKINNY_GATE_UP_LAUNCH_2(m, n, k) SKINNY_GRID(m, n, k), SKINNY_THREADS, SKINNY_SHARED(m)
-#define SKINNY_GATE_UP_SCRATCH(m, n, k) ((size_t)(m) * (k)*2 + SKINNY_PARTIAL(m, n, k))
-#define SKINNY_HEAD_LAUNCH(m, n, k) SKINNY_NORM_LAUNCH(m)
-#define SKINNY_HEAD_LAUNCH_2(m, n, k) SKINNY_GRID(m, n, k), SKINNY_THREADS, SKINNY_SHARED(m)
-#define SKINNY_HEAD_SCRATCH(m, n, k) ((size_t)(m) * (k)*2 + SKINNY_PARTIAL(m, n, k))
-#define SKINNY_RESIDUAL_LAUNCH(m, n, k) SKINNY_GRID(m, n, k), SKINNY_THREADS, SKINNY_SHARED(m)
-#define SKINNY_RESIDUAL_SCRATCH(m, n, k) SKINNY_PARTIAL(m, n, k)
+/* The same on sm_90 (skinny_wgmma.h): tiles of `wide` rows of weights and 64 rows of x a warp
+ * group, stages of 64 columns. Where tiles are few, clusters of `splits` blocks share a tile's
+ * columns; else a block a processor goes over them. */
+#define SKINNY_WGMMA (CUDA_ARCH == 90)
+#define SKINNY_GROUPS(m) LESSER(CEIL_DIV(m, 64), SKINNY_ROWS / 64)
+#define SKINNY_X(m) (SKINNY_GROUPS(m) * 64)
+#define SKINNY_THREADS_90(m) (SKINNY_GROUPS(m) * 128 + 32)
+#define SKINNY_STAGE(m, wide) (((wide) + SKINNY_X(m)) * 128)
+#define SKINNY_SPLITS_90(tiles, k)                                                                 \
+    GREATER(1, LESSER(SKINNY_MAX_SPLITS, LESSER(CUDA_SMS / (tiles), CEIL_DIV(k, 256))))
+/* Stages fill a processor; in clusters half of one, where that is four and more, since blocks of a
+ * cluster begin together or not at all. */
+#define SKINNY_ROOM_90(m, tiles, k, wide)                                                          \
+    (SKINNY_SPLITS_90(tiles, k) > 1 && SKINNY_STAGE(m, wide) <= 28 << 10 ? 113 << 10 : 226 << 10)
+#define SKINNY_STAGES_90(m, tiles, k, wide)                                                        \
+    (SKINNY_ROOM_90(m, tiles, k, wide) / (SKINNY_STAGE(m, wide) + 16))
+#define SKINNY_SHARED_90(m, tiles, k, wide)                                                        \
+    (SKINNY_STAGES_90(m, tiles, k, wide) * (SKINNY_STAGE(m, wide) + 16))
+/* x of all tiles. */
+#define SKINNY_X_BYTES(m, k) (2ull * CEIL_DIV(m, SKINNY_ROWS) * SKINNY_X(m) * ROUND_UP(k, 64))
+
+/* Rows of a tile, by bytes that the busiest processor copies, which L2 gives at least 69 KB a us:
+ * its weights and the x beside them; or, if that is longer, the time of all weights from memory, 32
+ * KB a us. Where columns are split, also the sums, and 2.5 us in which they are exchanged.
+ * 128 only where a thread has room for as many sums (above 192 rows 96 registers, beside
+ * which others' sums would find none). Where shapes are read at run time the caller says
+ * SKINNY_WIDE. */
+#define SKINNY_COPIED(m, tiles, k, wide)                                                           \
+    (CEIL_DIV((tiles)*SKINNY_SPLITS_90(tiles, k), CUDA_SMS) *                                      \
+     CEIL_DIV(CEIL_DIV(k, 64), SKINNY_SPLITS_90(tiles, k)) * SKINNY_STAGE(m, wide))
+#define SKINNY_COST_OF(m, n, tiles, k, wide)                                                       \
+    (GREATER(SKINNY_COPIED(m, tiles, k, wide), CEIL_DIV(n, CUDA_SMS) * (k) / 5 * 22) +             \
+     SKINNY_COPIED(m, tiles, k, wide) / 8 +                                                        \
+     (SKINNY_SPLITS_90(tiles, k) > 1                                                               \
+          ? (wide)*SKINNY_X(m) * (4 + 2 * SKINNY_SPLITS_90(tiles, k)) + 175000                     \
+          : 0))
+#define SKINNY_COST(m, n, k, wide) SKINNY_COST_OF(m, n, CEIL_DIV(n, wide), k, wide)
+#define SKINNY_BETTER(m, n, k, a, b) (SKINNY_COST(m, n, k, a) <= SKINNY_COST(m, n, k, b))
+#define SKINNY_ROOM_128(m, n, k) ((m) <= 192 || SKINNY_SPLITS_90(CEIL_DIV(n, 128), k) == 1)
+#define SKINNY_BEST_WIDE(m, n, k)                                                                  \
+    (SKINNY_ROOM_128(m, n, k) && SKINNY_BETTER(m, n, k, 128, 96) &&                                \
+             SKINNY_BETTER(m, n, k, 128, 64)                                                       \
+         ? 128                                                                                     \
+     : SKINNY_BETTER(m, n, k, 96, 64) ? 96                                                         \
+                                      : 64)
+#ifndef SKINNY_WIDE
+#define SKINNY_WIDE(m, n, k) SKINNY_BEST_WIDE(m, n, k)
+#endif
+#define SKINNY_TILES(m, n, k) CEIL_DIV(n, SKINNY_WIDE(m, n, k))
+
+/* qkv's tiles are whole heads, each half of one a box: a thread has both elements that are rotated
+ * together. */
+#define SKINNY_QKV_WGMMA(m) (CUDA_ARCH == 90 && HEAD_DIM <= ((m) <= 192 ? 128 : 96))
+#define SKINNY_HALF ROUND_UP(HEAD_DIM / 2, 8)
+#define SKINNY_QKV_HEADS(m) GREATER(1, ((m) <= 64 || (m) > 192 ? 32 : 64) / SKINNY_HALF)
+#define SKINNY_QKV_WIDE(m) (SKINNY_QKV_HEADS(m) * 2 * SKINNY_HALF)
+#define SKINNY_QKV_TILES(m, n) CEIL_DIV((n) / HEAD_DIM, SKINNY_QKV_HEADS(m))
+
+/* `on` says which of the two. */
+#define SKINNY_LAUNCH(on, m, n, k, tiles, wide)                                                    \
+    {(on) ? LESSER(CUDA_SMS, tiles) : SKINNY_BLOCKS(n, k),                                         \
+     (on) ? SKINNY_SPLITS_90(tiles, k) : SKINNY_SPLITS(n, k), CEIL_DIV(m, SKINNY_ROWS),            \
+     (on) ? SKINNY_SPLITS_90(tiles, k) : 0},                                                       \
+        (on) ? SKINNY_THREADS_90(m) : SKINNY_THREADS,                                              \
+        (on) ? SKINNY_SHARED_90(m, tiles, k, wide) : SKINNY_SHARED(m)
+#define SKINNY_SUMS(on, m, n, k) ((on) ? (size_t)0 : SKINNY_PARTIAL(m, n, k))
+/* Pass 1, of those that begin with a norm, leaves x in scratch, in front of sums. */
+#define SKINNY_NORM_LAUNCH(on, m)                                                                  \
+    {(on) ? CEIL_DIV(m, SKINNY_ROWS) * SKINNY_X(m) : (m), 1, 1}, SKINNY_THREADS,                   \
+        SKINNY_THREADS / 32 * 4
+#define SKINNY_NORMED(on, m, k) ((on) ? SKINNY_X_BYTES(m, k) : (size_t)(m) * (k)*2)
+#define SKINNY_PLAIN(m, n, k) SKINNY_WGMMA, m, n, k, SKINNY_TILES(m, n, k), SKINNY_WIDE(m, n, k)
+#define SKINNY_HEADS(m, n, k)                                                                      \
+    SKINNY_QKV_WGMMA(m), m, n, k, SKINNY_QKV_TILES(m, n), SKINNY_QKV_WIDE(m)
+#define SKINNY_CALL(what, ...) what(__VA_ARGS__)
+
+#define SKINNY_QKV_LAUNCH(m, n, k) SKINNY_NORM_LAUNCH(SKINNY_QKV_WGMMA(m), m)
+#define SKINNY_QKV_LAUNCH_2(m, n, k) SKINNY_CALL(SKINNY_LAUNCH, SKINNY_HEADS(m, n, k))
+#define SKINNY_QKV_SCRATCH(m, n, k)                                                                \
+    (SKINNY_NORMED(SKINNY_QKV_WGMMA(m), m, k) + SKINNY_SUMS(SKINNY_QKV_WGMMA(m), m, n, k))
+#define SKINNY_QKV_MAPS(m, n, k)                                                                   \
+    {                                                                                              \
+        SKINNY_QKV_WGMMA(m),                                                                       \
+        {                                                                                          \
+            MATRIX_MAP(3, n, k, SKINNY_HALF)                                                       \
+        }                                                                                          \
+    }
+#define SKINNY_GATE_UP_LAUNCH(m, n, k) SKINNY_NORM_LAUNCH(SKINNY_WGMMA, m)
+#define SKINNY_GATE_UP_LAUNCH_2(m, n, k) SKINNY_CALL(SKINNY_LAUNCH, SKINNY_PLAIN(m, n, k))
+#define SKINNY_GATE_UP_SCRATCH(m, n, k)                                                            \
+    (SKINNY_NORMED(SKINNY_WGMMA, m, k) + SKINNY_SUMS(SKINNY_WGMMA, m, n, k))
+#define SKINNY_GATE_UP_MAPS(m, n, k)                                                               \
+    {                                                                                              \
+        SKINNY_WGMMA,                                                                              \
+        {                                                                                          \
+            MATRIX_MAP(2, n, k, SKINNY_WIDE(m, n, k) / 2)                                          \
+        }                                                                                          \
+    }
+#define SKINNY_HEAD_LAUNCH(m, n, k) SKINNY_NORM_LAUNCH(SKINNY_WGMMA, m)
+#define SKINNY_HEAD_LAUNCH_2(m, n, k) SKINNY_CALL(SKINNY_LAUNCH, SKINNY_PLAIN(m, n, k))
+#define SKINNY_HEAD_SCRATCH(m, n, k) SKINNY_GATE_UP_SCRATCH(m, n, k)
+#define SKINNY_HEAD_MAPS(m, n, k)                                                                  \
+    {                                                                                              \
+        SKINNY_WGMMA,                                                                              \
+        {                                                                                          \
+            MATRIX_MAP(2, n, k, SKINNY_WIDE(m, n, k))                                              \
+        }                                                                                          \
+    }
+#define SKINNY_RESIDUAL_LAUNCH(m, n, k) SKINNY_CALL(SKINNY_LAUNCH, SKINNY_PLAIN(m, n, k))
+#define SKINNY_RESIDUAL_SCRATCH(m, n, k) SKINNY_SUMS(SKINNY_WGMMA, m, n, k)
+#define SKINNY_RESIDUAL_MAPS(m, n, k)                                                              \
+    {                                                                                              \
+        SKINNY_WGMMA * 2,                                                                          \
+        {                                                                                          \
+            MATRIX_MAP(1, m, k, SKINNY_X(m)), MATRIX_MAP(2, n, k, SKINNY_WIDE(m, n, k))            \
+        }                                                                                          \
+    }
 
 /* Sampling: pass 1 a block a chunk of logits, pass 2 a block a row. */
 enum { SAMPLE_CHUNK = 1024, SAMPLE_THREADS = 256, SAMPLE_LIST = 2048 };

@@ -1,4 +1,4 @@
-/* skinny_end.h - forgets the macros of skinny_product.h and of the kernel file. */
+/* skinny_end.h - forgets the macros of skinny_product.h, skinny_wgmma.h and the kernel file. */
 #undef PART
 #undef BLOCK_ROWS
 #undef BLOCKS
@@ -12,6 +12,11 @@
 #undef STAGE
 #undef PIECES
 #undef SWEEP
+#undef WIDE
+#undef ROWS_WIDE
+#undef TILES
+#undef BOXES
+#undef X_TILES
 #undef KERNEL
 #undef DM_M
 #undef DM_N

@@ -19,9 +19,19 @@ DEVICE void PART(_finish)(const struct PART(_out) * out, float sums[2][WARP_X / 
     if (!skinny_last(counter + blockIdx.z * BLOCKS + blockIdx.x, SPLITS, shared))
         return;
     const u32 count = p->end - p->first, height = LESSER(rows - p->row, SKINNY_ROWS);
-    for (u32 i = threadIdx.x; i < count * height; i += SKINNY_THREADS) {
-        const u32 item = p->first + i % count, row = p->row + i / count;
-        const f32x2 v = PART(_gather)(partial, rows, item, row);
-        PART(_store)(out, row, item, v.x, v.y);
+    for (u32 i = threadIdx.x; i < count * height; i += SKINNY_AT_ONCE * SKINNY_THREADS) {
+        f32x2 v[SKINNY_AT_ONCE];
+        UNROLL
+        for (u32 n = 0; n < SKINNY_AT_ONCE; n++) {
+            const u32 at = i + n * SKINNY_THREADS;
+            if (at < count * height)
+                v[n] = PART(_gather)(partial, rows, p->first + at % count, p->row + at / count);
+        }
+        UNROLL
+        for (u32 n = 0; n < SKINNY_AT_ONCE; n++) {
+            const u32 at = i + n * SKINNY_THREADS;
+            if (at < count * height)
+                PART(_store)(out, p->row + at / count, p->first + at % count, v[n].x, v[n].y);
+        }
     }
 }

@@ -6,7 +6,68 @@
  *
  * Pass 1 norms the rows, as bf16, in scratch: a block would read them as often as there are blocks
  * of weights. Pass 2 is the product. Floor: 2 N K bytes of weights, or 2 m N K FLOPs. See
- * skinny_product.h. */
+ * skinny_product.h, for sm_90a skinny_wgmma.h. */
+#include "device.h"
+#include "launch.h"
+
+#if SKINNY_WGMMA
+
+#define ROWS_WIDE SKINNY_WIDE(DM_M, DM_N, DM_K)
+#define TILES CEIL_DIV((u32)(DM_N), WIDE)
+#define BOXES 2 /* gate, up */
+#define X_TILES 1
+#include "skinny_wgmma.h"
+
+struct PART(_out) {
+    bf16 *h;
+};
+
+DEVICE u32 PART(_box)(u32 tile, u32 box)
+{
+    return tile * (WIDE / 2) + box * ((u32)(DM_N) / 2);
+}
+
+DEVICE void PART(_store)(const struct PART(_out) * out, u32 tile, const float sums[WIDE / 2])
+{
+    const u32 f = (u32)(DM_N) / 2, column = tile * (WIDE / 2) + lane_id() % 4 * 2;
+    UNROLL
+    for (u32 n = 0; n < PIECES; n++) {
+        const u32 j = n / 2, i = n % 2, row = PART(_row)() + i * 8, c = column + j * 8;
+        const float *gate = sums + 4 * j + 2 * i, *up = gate + WIDE / 4;
+        const u32 h = bf16_pack(silu_f32(gate[0]) * up[0], silu_f32(gate[1]) * up[1]);
+        if (row < DM_M && c < f)
+            *(u32 *)(void *)(out->h + (u64)row * f + c) = h;
+    }
+}
+
+KERNEL_ENTRY(SKINNY_THREADS, 1)
+KERNEL(bf16 *h, const float *x, const tensor_map *RESTRICT w, const float *RESTRICT gain,
+       const int *RESTRICT slot, void *scratch, int *counter)
+{
+    SHARED_ARENA(arena);
+    const u32 row = blockIdx.x;
+    (void)h, (void)w, (void)slot, (void)counter;
+    dependents_launch();
+    dependent_wait();
+    skinny_norm_tile((u8 *)scratch, SKINNY_X(DM_M), row,
+                     row < DM_M ? x + (u64)row * (u32)(DM_K) : (const float *)0, gain, (u32)(DM_K),
+                     EPSILON, (float *)(void *)arena);
+}
+
+KERNEL_ENTRY(SKINNY_THREADS_90(DM_M), 1)
+CONCAT(KERNEL, _2)
+(bf16 *h, const float *x, const tensor_map *RESTRICT w, const float *RESTRICT gain,
+ const int *RESTRICT slot, void *scratch, int *counter)
+{
+    SHARED_ARENA(arena);
+    const struct PART(_out) out = {h};
+    (void)x, (void)gain, (void)slot, (void)counter;
+    dependents_launch();
+    PART(_run)(&out, arena, w, scratch);
+}
+
+#else
+
 #include "skinny_product.h"
 
 struct PART(_out) {
@@ -55,4 +116,5 @@ CONCAT(KERNEL, _2)
      (u32 *)(void *)arena);
 }
 
+#endif
 #include "skinny_end.h"

@@ -23,7 +23,11 @@
 #include "archrt_cuda.h"
 #include "even_share.h"
 
-enum { SKINNY_WARP_ITEMS = 16, SKINNY_PREFETCH = 3 /* stages behind the ring, into L2 */ };
+enum {
+    SKINNY_WARP_ITEMS = 16,
+    SKINNY_PREFETCH = 3, /* stages behind the ring, into L2 */
+    SKINNY_AT_ONCE = 4   /* sums of splits that a thread reads before it stores any */
+};
 
 /* What a block has to do: items, columns in steps, rows of x. */
 struct skinny_place {

@@ -8,7 +8,170 @@
  * Pass 1 norms the rows as in skinny_gate_up.cu. Pass 2: an item is the two elements of a head that
  * are rotated together. All blocks leave their sums in scratch and count themselves in at the heads
  * that their items touch; the last to come at a head adds its splits up, norms, rotates and stores
- * it, a warp a row. Floor: 2 N K bytes of weights, or 2 m N K FLOPs. See skinny_product.h. */
+ * it, a warp a row. Floor: 2 N K bytes of weights, or 2 m N K FLOPs. See skinny_product.h.
+ *
+ * On sm_90a, up to head size 128 (96 above 192 rows), tiles are whole heads and four lanes have
+ * those of a row: see skinny_wgmma.h. */
+#include "device.h"
+#include "launch.h"
+
+#if SKINNY_QKV_WGMMA(DM_M)
+
+#define ROWS_WIDE SKINNY_QKV_WIDE(DM_M)
+#define TILES SKINNY_QKV_TILES(DM_M, (u32)(DM_N))
+#define BOXES (2 * SKINNY_QKV_HEADS(DM_M)) /* halves of heads */
+#define X_TILES 1
+#include "skinny_wgmma.h"
+#include "decode_cache.h"
+
+struct PART(_out) {
+    bf16 *q, *cache;
+    const float *bias, *head_gain, *rope;
+    const int *slot, *position, *pages;
+};
+
+/* Rows that a box has beyond a half, or beyond the heads, come to nothing. */
+DEVICE u32 PART(_box)(u32 tile, u32 box)
+{
+    return (tile * SKINNY_QKV_HEADS(DM_M) + box / 2) * HEAD_DIM + box % 2 * (HEAD_DIM / 2);
+}
+
+/* A head of a row: piece j has elements 8 j + 2 (lane % 4) and the next of each half. */
+struct PART(_head) {
+    f32x2 low[SKINNY_HALF / 8], high[SKINNY_HALF / 8];
+};
+
+DEVICE void PART(_add_bias)(struct PART(_head) * v, const float *bias)
+{
+    UNROLL
+    for (u32 j = 0; j < SKINNY_HALF / 8; j++) {
+        const u32 e = j * 8 + lane_id() % 4 * 2;
+        if (e >= HEAD_DIM / 2)
+            continue;
+        v->low[j].x += bias[e];
+        v->low[j].y += bias[e + 1];
+        v->high[j].x += bias[HEAD_DIM / 2 + e];
+        v->high[j].y += bias[HEAD_DIM / 2 + e + 1];
+    }
+}
+
+/* Times gain[E] over the rms. */
+DEVICE void PART(_norm_head)(struct PART(_head) * v, const float *gain)
+{
+    float squares = 0.0f;
+    UNROLL
+    for (u32 j = 0; j < SKINNY_HALF / 8; j++)
+        if (j * 8 + lane_id() % 4 * 2 < HEAD_DIM / 2)
+            squares += v->low[j].x * v->low[j].x + v->low[j].y * v->low[j].y +
+                       v->high[j].x * v->high[j].x + v->high[j].y * v->high[j].y;
+    const float rstd = fast_rsqrt(warp_sum(squares, 4) * (1.0f / HEAD_DIM) + EPSILON);
+    UNROLL
+    for (u32 j = 0; j < SKINNY_HALF / 8; j++) {
+        const u32 e = j * 8 + lane_id() % 4 * 2;
+        if (e >= HEAD_DIM / 2)
+            continue;
+        v->low[j].x *= rstd * gain[e];
+        v->low[j].y *= rstd * gain[e + 1];
+        v->high[j].x *= rstd * gain[HEAD_DIM / 2 + e];
+        v->high[j].y *= rstd * gain[HEAD_DIM / 2 + e + 1];
+    }
+}
+
+/* Rotated, to q or the cache. */
+DEVICE void PART(_store_head)(const struct PART(_out) * out, const struct decode_head *h,
+                              const struct PART(_head) * v)
+{
+    const f32x4 none = {1.0f, 0.0f, 1.0f, 0.0f};
+    bf16 *to = (h->head < (u32)(HEADS) ? out->q : out->cache) + h->to;
+    UNROLL
+    for (u32 j = 0; j < SKINNY_HALF / 8; j++) {
+        const u32 e = j * 8 + lane_id() % 4 * 2;
+        const f32x2 low = v->low[j], high = v->high[j];
+        if (e >= HEAD_DIM / 2)
+            continue;
+        const f32x4 t = h->angles ? *(const f32x4 *)(const void *)(h->angles + e) : none;
+        *(u32 *)(void *)(to + e) =
+            bf16_pack(low.x * t.x - high.x * t.y, low.y * t.z - high.y * t.w);
+        *(u32 *)(void *)(to + HEAD_DIM / 2 + e) =
+            bf16_pack(high.x * t.x + low.x * t.y, high.y * t.z + low.y * t.w);
+    }
+}
+
+/* Head n of the tile, the first or second of the thread's rows. All lanes come here. */
+DEVICE void PART(_finish_head)(const struct PART(_out) * out, u32 head, u32 row, u32 n, u32 i,
+                               const float *sums)
+{
+    struct PART(_head) v;
+    UNROLL
+    for (u32 j = 0; j < SKINNY_HALF / 8; j++) {
+        const float *low = sums + (n * SKINNY_HALF / 4 + j) * 4 + i * 2,
+                    *high = low + SKINNY_HALF / 2;
+        v.low[j].x = low[0];
+        v.low[j].y = low[1];
+        v.high[j].x = high[0];
+        v.high[j].y = high[1];
+    }
+#if DM_BIAS
+    PART(_add_bias)(&v, out->bias + head * HEAD_DIM);
+#endif
+#if DM_HEAD_NORM
+    if (head < (u32)(HEADS) + (u32)(KV_HEADS))
+        PART(_norm_head)(&v, out->head_gain + (head < (u32)(HEADS) ? 0 : HEAD_DIM));
+#endif
+    const i32 slot = row < DM_M ? out->slot[row] : -1;
+    if (slot < 0)
+        return;
+    const struct decode_head h =
+        decode_head(out->rope, out->pages, head, row, (u32)slot, (u32)out->position[row]);
+    PART(_store_head)(out, &h, &v);
+}
+
+DEVICE void PART(_store)(const struct PART(_out) * out, u32 tile, const float sums[WIDE / 2])
+{
+    UNROLL
+    for (u32 n = 0; n < SKINNY_QKV_HEADS(DM_M); n++) {
+        const u32 head = tile * SKINNY_QKV_HEADS(DM_M) + n;
+        if (head >= (u32)(DM_N) / HEAD_DIM)
+            break;
+        UNROLL
+        for (u32 i = 0; i < 2; i++)
+            PART(_finish_head)(out, head, PART(_row)() + i * 8, n, i, sums);
+    }
+}
+
+KERNEL_ENTRY(SKINNY_THREADS, 1)
+KERNEL(bf16 *q, bf16 *cache, const float *x, const tensor_map *RESTRICT w,
+       const float *RESTRICT gain, const float *RESTRICT bias, const float *RESTRICT head_gain,
+       const float *RESTRICT rope, const int *RESTRICT slot, const int *position,
+       const int *RESTRICT pages, void *scratch, int *counter)
+{
+    SHARED_ARENA(arena);
+    const u32 row = blockIdx.x;
+    (void)q, (void)cache, (void)w, (void)bias, (void)head_gain, (void)rope, (void)slot;
+    (void)position, (void)pages, (void)counter;
+    dependents_launch();
+    dependent_wait();
+    skinny_norm_tile((u8 *)scratch, SKINNY_X(DM_M), row,
+                     row < DM_M ? x + (u64)row * (u32)(DM_K) : (const float *)0, gain, (u32)(DM_K),
+                     EPSILON, (float *)(void *)arena);
+}
+
+KERNEL_ENTRY(SKINNY_THREADS_90(DM_M), 1)
+CONCAT(KERNEL, _2)
+(bf16 *q, bf16 *cache, const float *x, const tensor_map *RESTRICT w, const float *RESTRICT gain,
+ const float *RESTRICT bias, const float *RESTRICT head_gain, const float *RESTRICT rope,
+ const int *RESTRICT slot, const int *position, const int *RESTRICT pages, void *scratch,
+ int *counter)
+{
+    SHARED_ARENA(arena);
+    const struct PART(_out) out = {q, cache, bias, head_gain, rope, slot, position, pages};
+    (void)x, (void)gain, (void)counter;
+    dependents_launch();
+    PART(_run)(&out, arena, w, scratch);
+}
+
+#else
+
 #include "skinny_product.h"
 #include "decode_cache.h"
 
@@ -95,6 +258,7 @@ CONCAT(KERNEL, _2)
     }
 }
 
+#endif
 #undef DM_BIAS
 #undef DM_HEAD_NORM
 #include "skinny_end.h"

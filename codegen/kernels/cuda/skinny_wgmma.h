@@ -1,0 +1,285 @@
+/* skinny_wgmma.h - the products of skinny_product.h on sm_90a: boxes of weights by TMA, products of
+ * warp groups. A template too; the file that includes it defines
+ *
+ * KERNEL       the entry point's name
+ * DM_M         rows, DM_N, DM_K
+ * ROWS_WIDE    rows of weights of a tile, a constant multiple of 16
+ * TILES        how many tiles there are
+ * BOXES        each tile's rows come as so many boxes of ROWS_WIDE / BOXES, a multiple of 8
+ * X_TILES      1: x is what skinny_norm_tile() left in scratch; 0: rows, by a tensor map
+ *
+ * and behind it PART(_box), where the boxes of a tile begin, and PART(_store), what becomes of a
+ * tile's sums.
+ *
+ * Rows of x are the 64 rows of the instruction, a warp group for each 64 of them, at most 256 a
+ * block; weights are its columns, so that a tile may be any multiple of 16 of them and a thread has
+ * neighbours of one row of the result. One warp copies, 64 columns of weights and x a stage, and
+ * goes on to the next tile while the sums are stored. It asks for the weights of the first stages
+ * before dependent_wait().
+ *
+ * Where the tiles are too few for all processors, a cluster of SPLITS blocks shares a tile's
+ * columns. They leave their sums where their rings were, as the threads hold them, and each adds
+ * up, in order, those of a part of the rows. */
+
+#ifndef SKINNY_WGMMA_H
+#define SKINNY_WGMMA_H
+
+#include "device.h"
+#include "launch.h"
+#include "archrt_cuda.h"
+#include "device_sm90.h"
+#include "even_share.h"
+
+struct skinny_work {
+    u8 *ring;
+    u64 *full, *empty;       /* mbarriers of the stages */
+    u32 split, first, steps; /* the block's columns, in steps of 64 */
+    u32 step;                /* so far: the next one's stage is step % stages */
+};
+
+/* Row `row` of x[.][d], normed, as the products want it: for each 64 columns a tile of `high` rows
+ * of 128 bytes, swizzled; rows without x are 0, as are columns from d on. By a block. */
+DEVICE void skinny_norm_tile(u8 *tiles, u32 high, u32 row, const float *x, const float *gain, u32 d,
+                             float eps, float *scratch)
+{
+    const u32 wide = CEIL_DIV(d, 64) * 64;
+    float sum = 0.0f;
+    if (x)
+        for (u32 c = threadIdx.x * 4; c < d; c += SKINNY_THREADS * 4) {
+            const f32x4 v = *(const f32x4 *)(const void *)(x + c);
+            sum += f32_fma(v.x, v.x, v.y * v.y) + f32_fma(v.z, v.z, v.w * v.w);
+        }
+    sum = block_sum(sum, scratch, SKINNY_THREADS);
+    const float r = fast_rsqrt(sum * (1.0f / (float)d) + eps);
+    tiles += (u64)(row / high) * high * wide * 2 + row % high * 128;
+    for (u32 c = threadIdx.x * 4; c < wide; c += SKINNY_THREADS * 4) {
+        u32x2 packed = {0, 0};
+        if (x && c < d) {
+            const f32x4 v = *(const f32x4 *)(const void *)(x + c);
+            const f32x4 g = *(const f32x4 *)(const void *)(gain + c);
+            packed.x = bf16_pack(v.x * r * g.x, v.y * r * g.y);
+            packed.y = bf16_pack(v.z * r * g.z, v.w * r * g.w);
+        }
+        u8 *to = tiles + c / 64 * high * 128 + (c / 8 ^ row) % 8 * 16 + c % 8 * 2;
+        *(u32x2 *)(void *)to = packed;
+    }
+}
+
+/* The next 16 columns: sums[64][wide] (+)= x w^T. */
+DEVICE void skinny_step(float *sums, u64 x, u64 w, u32 wide, u32 add)
+{
+    if (wide == 128)
+        wgmma_n128(sums, x, w, add);
+    else if (wide == 112)
+        wgmma_n112(sums, x, w, add);
+    else if (wide == 96)
+        wgmma_n96(sums, x, w, add);
+    else if (wide == 80)
+        wgmma_n80(sums, x, w, add);
+    else if (wide == 64)
+        wgmma_n64(sums, x, w, add);
+    else
+        wgmma_n48(sums, x, w, add);
+}
+
+#endif
+
+#define PART(name) CONCAT(KERNEL, name)
+enum {
+    PART(_wide) = ROWS_WIDE,
+    PART(_box_bytes) = ROWS_WIDE / (BOXES)*128,
+    PART(_x_bytes) = SKINNY_X(DM_M) * 128,
+    PART(_stage_bytes) = SKINNY_STAGE(DM_M, ROWS_WIDE),
+        PART(_multipliers) = SKINNY_GROUPS(DM_M) * 128,
+    /* pieces of the sums that a thread adds up */
+    PART(_at_once) = SKINNY_GROUPS(DM_M) <= 2 && (ROWS_WIDE) % 32 == 0 ? 4 : 2
+};
+#define WIDE PART(_wide)
+#define PIECES (PART(_wide) / 8) /* of a row of sums: 8 columns each */
+#define STAGES ((u32)SKINNY_STAGES_90(DM_M, (u32)(TILES), (u32)(DM_K), (u32)(ROWS_WIDE)))
+#define SPLITS SKINNY_SPLITS_90((u32)(TILES), (u32)(DM_K))
+STATIC_ASSERT((ROWS_WIDE) % 16 == 0 && (ROWS_WIDE) >= 48 && (ROWS_WIDE) <= 128,
+              "one of skinny_step()'s; sums of 128 by 256 fit where the ring was");
+
+struct PART(_out);
+/* The first row of weights of a tile's box. */
+DEVICE u32 PART(_box)(u32 tile, u32 box);
+/* sums[4 j + 2 i] and the next are row PART(_row)() + 8 i, columns 8 j + 2 (lane % 4) and the next
+ * of the tile. */
+DEVICE void PART(_store)(const struct PART(_out) * out, u32 tile, const float sums[WIDE / 2]);
+
+/* This thread's first row of x. */
+DEVICE u32 PART(_row)(void)
+{
+    return blockIdx.z * SKINNY_ROWS + threadIdx.x / WARP * 16 + lane_id() / 4;
+}
+
+DEVICE void PART(_begin)(struct skinny_work *p, u8 *arena)
+{
+    const u32 steps = CEIL_DIV((u32)(DM_K), 64);
+    p->ring = arena;
+    p->full = (u64 *)(void *)(arena + STAGES * PART(_stage_bytes));
+    p->empty = p->full + STAGES;
+    p->split = blockIdx.y;
+    p->first = even_share(steps, SPLITS, blockIdx.y);
+    p->steps = even_share(steps, SPLITS, blockIdx.y + 1) - p->first;
+    p->step = 0;
+    if (threadIdx.x == 0) {
+        for (u32 s = 0; s < STAGES; s++) {
+            mbarrier_init(p->full + s, 1);
+            mbarrier_init(p->empty + s, PART(_multipliers) / WARP);
+        }
+        mbarrier_init_fence();
+    }
+    block_sync();
+}
+
+/* Starts the copy of the weights of a step into its stage, once that is free. */
+DEVICE void PART(_feed_w)(const struct skinny_work *p, const tensor_map *w, u32 tile, u32 step,
+                          u32 column)
+{
+    u8 *stage = p->ring + step % STAGES * PART(_stage_bytes);
+    u64 *full = p->full + step % STAGES;
+    mbarrier_wait(p->empty + step % STAGES, ~(step / STAGES) & 1);
+    mbarrier_arrive_expect(full, PART(_stage_bytes));
+    UNROLL
+    for (u32 b = 0; b < BOXES; b++)
+        tensor_load_2d(stage + b * PART(_box_bytes), w, (i32)(column * 64),
+                       (i32)PART(_box)(tile, b), full);
+}
+
+DEVICE void PART(_feed_x)(const struct skinny_work *p, const void *x, u32 step, u32 column)
+{
+    u8 *tile = p->ring + step % STAGES * PART(_stage_bytes) + WIDE * 128;
+    u64 *full = p->full + step % STAGES;
+    if (X_TILES) {
+        const u32 number = blockIdx.z * CEIL_DIV((u32)(DM_K), 64) + column;
+        bulk_load(tile, (const u8 *)x + (u64)number * PART(_x_bytes), PART(_x_bytes), full);
+    } else {
+        tensor_load_2d(tile, (const tensor_map *)x, (i32)(column * 64),
+                       (i32)(blockIdx.z * SKINNY_ROWS), full);
+    }
+}
+
+/* The copying warp, one thread of it: all steps of all tiles. 0 in the others. */
+DEVICE u32 PART(_feed)(const struct skinny_work *p, const tensor_map *w, const void *x)
+{
+    if (threadIdx.x < PART(_multipliers))
+        return 0;
+    if (lane_id() > 0)
+        return 1;
+    const u32 ahead = p->steps < STAGES ? p->steps : STAGES;
+    tensor_map_acquire(w);
+    if (!X_TILES)
+        tensor_map_acquire((const tensor_map *)x);
+    for (u32 s = 0; s < ahead; s++)
+        PART(_feed_w)(p, w, blockIdx.x, s, p->first + s);
+    dependent_wait();
+    for (u32 s = 0; s < ahead; s++)
+        PART(_feed_x)(p, x, s, p->first + s);
+    u32 step = ahead, s = ahead;
+    for (u32 tile = blockIdx.x; tile < (u32)(TILES); tile += gridDim.x) {
+        for (; s < p->steps; s++, step++) {
+            PART(_feed_w)(p, w, tile, step, p->first + s);
+            PART(_feed_x)(p, x, step, p->first + s);
+        }
+        s = 0;
+    }
+    return 1;
+}
+
+/* The warp has read a step's stage. */
+DEVICE void PART(_give_back)(const struct skinny_work *p, u32 step)
+{
+    warp_sync();
+    if (lane_id() == 0)
+        mbarrier_arrive(p->empty + step % STAGES);
+}
+
+/* The multiplying warps: the block's columns of a tile. */
+DEVICE void PART(_product)(struct skinny_work *p, float sums[WIDE / 2])
+{
+    for (u32 s = 0; s < p->steps; s++, p->step++) {
+        const u8 *stage = p->ring + p->step % STAGES * PART(_stage_bytes);
+        const u8 *mine = stage + WIDE * 128 + threadIdx.x / 128 * 8192; /* 64 rows of x */
+        mbarrier_wait(p->full + p->step % STAGES, p->step / STAGES & 1);
+        const u64 w = wgmma_along(stage, 128), x = wgmma_along(mine, 128);
+        wgmma_fence();
+        UNROLL
+        for (u32 k = 0; k < 4; k++)
+            skinny_step(sums, x + k * 2, w + k * 2, WIDE, s | k);
+        wgmma_commit();
+        wgmma_wait(1); /* the step before */
+        if (s > 0)
+            PART(_give_back)(p, p->step - 1);
+    }
+    wgmma_wait(0);
+    PART(_give_back)(p, p->step - 1);
+}
+
+/* Some pieces of the sums of all the cluster's blocks, each of which has its own at `own`. */
+DEVICE void PART(_add)(float *sums, const f32x4 *own)
+{
+    f32x4 v[PART(_at_once)][SKINNY_MAX_SPLITS];
+    UNROLL
+    for (u32 n = 0; n < PART(_at_once); n++)
+        UNROLL
+    for (u32 s = 0; s < SKINNY_MAX_SPLITS; s++)
+        if (s < SPLITS)
+            v[n][s] = cluster_load_f32x4(own + n * PART(_multipliers), s);
+    UNROLL
+    for (u32 n = 0; n < PART(_at_once); n++) {
+        f32x4 sum = v[n][0];
+        UNROLL
+        for (u32 s = 1; s < SKINNY_MAX_SPLITS; s++)
+            if (s < SPLITS) {
+                sum.x += v[n][s].x;
+                sum.y += v[n][s].y;
+                sum.z += v[n][s].z;
+                sum.w += v[n][s].w;
+            }
+        sums[4 * n] = sum.x;
+        sums[4 * n + 1] = sum.y;
+        sums[4 * n + 2] = sum.z;
+        sums[4 * n + 3] = sum.w;
+    }
+    warp_sync(); /* the next loads come behind: registers for these only */
+}
+
+/* Adds up what the blocks of the cluster have of a tile, in their order: each finishes the rows of
+ * some of its warps, in which it returns 1. The ring becomes room for the sums, as threads hold
+ * them. */
+DEVICE u32 PART(_gather)(const struct skinny_work *p, float sums[WIDE / 2])
+{
+    const u32 warps = PART(_multipliers) / WARP;
+    const u32 mine = threadIdx.x / WARP * SPLITS / warps == p->split;
+    f32x4 *own = (f32x4 *)(void *)p->ring + threadIdx.x;
+    barrier_sync(1, PART(_multipliers)); /* all have multiplied */
+    UNROLL
+    for (u32 j = 0; j < PIECES; j++) {
+        const f32x4 v = {sums[4 * j], sums[4 * j + 1], sums[4 * j + 2], sums[4 * j + 3]};
+        own[j * PART(_multipliers)] = v;
+    }
+    cluster_sync();
+    if (mine)
+        UNROLL
+    for (u32 j = 0; j < PIECES; j += PART(_at_once))
+        PART(_add)(sums + 4 * j, own + j * PART(_multipliers));
+    cluster_sync();
+    return mine;
+}
+
+DEVICE void PART(_run)(const struct PART(_out) * out, u8 *arena, const tensor_map *w, const void *x)
+{
+    struct skinny_work p;
+    PART(_begin)(&p, arena);
+    if (PART(_feed)(&p, w, x))
+        return;
+    dependent_wait();
+    for (u32 tile = blockIdx.x; tile < (u32)(TILES); tile += gridDim.x) {
+        float sums[WIDE / 2];
+        PART(_product)(&p, sums);
+        if (SPLITS == 1 || PART(_gather)(&p, sums))
+            PART(_store)(out, tile, sums);
+    }
+}
