@@ -12,16 +12,16 @@
 # and PyTorch in the same run, and odd shapes beside their even siblings; runs compute-sanitizer last.
 # Writes one file, results/DATE-CARD.json, as soon as there is something to write.
 #
-# By environment: PARTS (verify program bench torch generic odd sanitize: which of them, in this
+# By environment: PARTS (verify program bench torch odd generic sanitize: which of them, in this
 # order), MODELS, SMALL (which small ones are verified), OUT (where the result goes), FULL=1 (verify the
-# large models too: minutes each), GENERIC (of which models the generic builds are timed), KEEP_GOING=1
+# large models too: minutes each), VERIFY_SECONDS (at most, of one: 900), GENERIC (of which models the generic builds are timed), KEEP_GOING=1
 # (time what is wrong too; the result says so). Exit status: 0 all verified, 1 something is wrong.
 set -e
 here=$(cd "$(dirname "$0")" && pwd)
 large=${MODELS:-llama_3_2_1b surefire_1b panda_1b qwen3_0_6b}
 generic=${GENERIC-$large}
 odd='group_8 group_9 group_7 head_64 head_80 head_128'
-parts=" ${PARTS:-verify program bench torch generic odd sanitize} "
+parts=" ${PARTS:-verify program bench torch odd generic sanitize} "
 
 # Is a program among those asked for? A large one always.
 chosen() { case "$1 ${SMALL:-$1} " in small_*" $1 "* | [!s]* | surefire*) ;; *) return 1 ;; esac }
@@ -106,7 +106,7 @@ verify()
 {
     log=$work/$1.$2.verify
     [ "$2" = own ] || "$programs/$1" info | grep -q 'products: .*libcublasLt.so' || return 0
-    "$programs/$1" verify --device cuda --products "$2" >"$log" 2>&1 || cp "$log" "$work/$1.$2.wrong"
+    timeout "${VERIFY_SECONDS:-900}" "$programs/$1" verify --device cuda --products "$2" >"$log" 2>&1 || cp "$log" "$work/$1.$2.wrong"
     echo "$1, products $2: $(tail -1 "$log")" >>"$work/verified"
 }
 if part verify; then
@@ -150,9 +150,7 @@ if part bench; then
 fi
 if part torch && python3 -c 'import torch' 2>/dev/null; then
     python3 "$tools/gpu_torch.py" "$work" || status=1
-fi
-if part generic; then
-    for model in $generic; do measure "$model.generic" "$work/$model.generic.json" --products own; done
+    merge --quiet
 fi
 if part odd; then
     mkdir "$work/odd"
@@ -161,6 +159,11 @@ if part odd; then
         measure "$model" "$work/odd/$model.measured"
     done
     python3 "$tools/odd_shapes.py" "$work/odd" "$work/odd_shapes.json"
+    merge --quiet
+fi
+if part generic; then
+    for model in $generic; do measure "$model.generic" "$work/$model.generic.json" --products own; done
+    merge --quiet
 fi
 if wants bench; then merge || status=1; fi
 if part sanitize && command -v compute-sanitizer >/dev/null; then
