@@ -146,7 +146,15 @@ static void bind_cached_rows(struct binding *b)
     bind_plain(b, OPERAND_PAGES);
 }
 
-static void bind_decode_qkv(struct binding *b)
+/* The same where positions are the slots' lengths: known before the step's first kernel is done. */
+static void bind_known_rows(struct binding *b)
+{
+    bind_plain(b, OPERAND_SLOT);
+    bind_plain(b, OPERAND_LENGTH);
+    bind_plain(b, OPERAND_PAGES);
+}
+
+static void bind_decode_qkv(struct binding *b, enum kernel_kind kind)
 {
     const struct step *s = b->step;
     const struct op *norm = find_kind(s, OP_NORM);
@@ -158,7 +166,10 @@ static void bind_decode_qkv(struct binding *b)
     bind_weight(b, OPERAND_WEIGHT, weight_of(find_kind(s, OP_BIAS)));
     bind_weight(b, OPERAND_WEIGHT, weight_of(find_kind(s, OP_HEAD_NORM)));
     bind_plain(b, OPERAND_ROPE);
-    bind_cached_rows(b);
+    if (kind == CUDA_DECODE_QKV)
+        bind_known_rows(b);
+    else
+        bind_cached_rows(b);
     bind_work(b);
 }
 
@@ -210,14 +221,14 @@ static void bind_decode(struct binding *b, enum kernel_kind kind)
         break;
     case CUDA_DECODE_QKV:
     case CUDA_SKINNY_QKV:
-        bind_decode_qkv(b);
+        bind_decode_qkv(b, kind);
         break;
     case CUDA_DECODE_ATTENTION:
     case CUDA_SKINNY_ATTENTION:
         bind_value(b, VALUE_ATT, true);
         bind_value(b, VALUE_ROPE, false);
         bind_cache(b, false);
-        bind_cached_rows(b);
+        bind_known_rows(b);
         bind_work(b);
         break;
     case CUDA_SAMPLE:

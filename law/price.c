@@ -2,8 +2,8 @@
  * and way of working. Whatever prices an operation, for the search or for a plan, reads it here.
  *
  * Rows of a CPU are calibrated (tests/bench/predict.sh); fractions of it are the device's own.
- * Rows of a GPU are what its kernels are expected to reach (codegen/kernels/cuda/NOTES-*.md):
- * counted and estimated, none of them measured yet. */
+ * Rows of a GPU are what its kernels are expected to reach, or reached on an H200
+ * (codegen/kernels/cuda/NOTES-*.md). */
 #include "law.h"
 
 enum {
@@ -83,18 +83,20 @@ static const struct price_row gpu_rows[OP_KIND_COUNT] = {
 };
 
 /* Decode. Products stream weights; up to 8 rows they fill their rings before their predecessor
- * ends, so that about 0.6 of a launch is left to be seen.
+ * ends, so that about 0.6 of a launch is left to be seen: fitted to steps of Llama-3.2-1B and
+ * Surefire-1B behind one token on an H200, which they meet within 7 % (NOTES-decode.md).
  *
  * Above, as an H200 has it at 64 rows (NOTES-skinny.md): weights stream at nine tenths of what is
  * copied; a kernel's beginning and end take some launches more, most where blocks share a matrix of
  * few rows by columns and add up; the norm is a pass of its own. */
-static const struct price_row gpu_stream = {UNIT_MATRIX, 0.75, 0, 1, 0.955, 1, 0.58};
+static const struct price_row gpu_stream = {UNIT_MATRIX, 0.75, 0, 1, 0.96, 1, 0.62};
 static const struct price_row gpu_skinny = {UNIT_MATRIX, 0.75, 0, 1, 0.93, 1, 1};
 static const struct price_row gpu_skinny_split = {UNIT_MATRIX, 0.75, 0, 1, 0.93, 1, 4.15};
 static const struct price_row gpu_skinny_norm = {UNIT_VECTOR, 1, DECODE, 0, 0.90, 1, 2};
 static const struct price_row gpu_within = {UNIT_VECTOR, 1, ALWAYS, 0, 1, 0, 1};
-/* Keys and values, in splits and then their sum; q is not there before, so nothing is hidden. */
-static const struct price_row gpu_cached = {UNIT_ATTENTION, 0.5, 0, 1, 0.80, 2, 1};
+/* Keys and values. Of few rows a warp has a tile or a few, one behind the other, while the next
+ * product fills its ring: latency, and half of the bandwidth. */
+static const struct price_row gpu_cached = {UNIT_ATTENTION, 0.5, 0, 1, 0.55, 1, 1.15};
 /* The same of many rows: all that a copy reaches, and 19 us of ends and of waves that do not fill.
  */
 static const struct price_row gpu_skinny_cached = {UNIT_ATTENTION, 0.5, 0, 1, 0.92, 2, 4.5};

@@ -99,24 +99,27 @@ struct cuda_maps {
  * in both. A file undefines its own parameters (KERNEL, DM_M, ...) at its end, as several instances
  * share a unit.
  *
- * Programmatic dependent launch: a kernel may prefetch weights, gains and rope before
- * griddepcontrol.wait, and nothing else; it lets its successor start early. */
+ * Programmatic dependent launch: before griddepcontrol.wait a kernel may touch what no kernel of
+ * the step has written: weights, gains and rope; slots, lengths and pages; the cache's older keys.
+ * It lets its successor start early. */
 
 /* x[m][D] = table[token][D]. Row i: token[i] = next[slot[i]], position[i] = length[slot[i]];
  * position -1, token 0 and x = 0 where slot[i] < 0. */
 typedef void cuda_decode_embed_fn(float *x, int *token, int *position, const bf16 *table,
                                   const int *slot, const int *next, const int *length);
 /* y = x rstd gain over D; then w[QKV][D] y + bias[QKV]; q and k heads times head_gain[2][E] over
- * their rms where DM_HEAD_NORM; rotated by position; k and v into the cache, q[m][dq] bf16 out. */
+ * their rms where DM_HEAD_NORM; rotated by position, length[slot[i]]; k and v into the cache,
+ * q[m][dq] bf16 out. */
 typedef void cuda_decode_qkv_fn(bf16 *q, bf16 *cache, const float *x, const bf16 *w,
                                 const float *gain, const float *bias, const float *head_gain,
-                                const float *rope, const int *slot, const int *position,
+                                const float *rope, const int *slot, const int *length,
                                 const int *pages, void *scratch, int *counter);
-/* att[m][dq] = attention of q over keys 0..position[i] of the cache, scale 1 / sqrt(E). Pass 1
- * leaves each split's maximum, sum and weighted values in scratch, pass 2 adds them. How many
- * splits is a matter of CUDA_SMS, m, K and the positions. Macro beside: CONTEXT. */
+/* att[m][dq] = attention of q over keys 0..length[slot[i]] of the cache, the last one being the
+ * token's own; scale 1 / sqrt(E). Blocks of a kv head leave maxima, sums and weighted values in
+ * scratch, and the last one adds them: counter[i K + kv head]. How many there are is a matter of
+ * CUDA_SMS, m, K and the lengths. Macro beside: CONTEXT. */
 typedef void cuda_decode_attention_fn(bf16 *att, const bf16 *q, const bf16 *cache, const int *slot,
-                                      const int *position, const int *pages, void *scratch,
+                                      const int *length, const int *pages, void *scratch,
                                       int *counter);
 /* y[m][N] = residual[m][N] + w[N][K] a[m][K]; y may be residual. */
 typedef void cuda_decode_residual_fn(float *y, const bf16 *a, const bf16 *w, const float *residual,
@@ -136,7 +139,11 @@ typedef void cuda_sample_fn(int *next, int *length, int *output, const float *lo
                             const struct cuda_call *call, const int *head_row, const int *slot,
                             const int *position, const struct cuda_sampling *sampling,
                             void *scratch, int *counter);
-typedef cuda_decode_qkv_fn cuda_skinny_qkv_fn;
+/* The same from position[m]. */
+typedef void cuda_skinny_qkv_fn(bf16 *q, bf16 *cache, const float *x, const bf16 *w,
+                                const float *gain, const float *bias, const float *head_gain,
+                                const float *rope, const int *slot, const int *position,
+                                const int *pages, void *scratch, int *counter);
 typedef cuda_decode_attention_fn cuda_skinny_attention_fn;
 typedef cuda_decode_residual_fn cuda_skinny_residual_fn;
 typedef cuda_decode_gate_up_fn cuda_skinny_gate_up_fn;

@@ -20,6 +20,7 @@ enum {
     CU_MAJOR = 75,
     CU_MINOR = 76,
     CU_DYNAMIC_SHARED = 8,
+    CU_SHARED_PERCENT = 9,
     CU_LAUNCH_CLUSTER = 4,
     CU_LAUNCH_EARLY = 6, /* programmatic stream serialization */
     CU_LOG_BUFFER = 5,   /* of the compiler of PTX: errors */
@@ -245,12 +246,17 @@ static void device_unload(struct device *base, void *module)
     of(base)->cu.unload(module);
 }
 
+/* A processor divides its memory into cache and shared memory anew only while it is idle, and the
+ * driver would divide for each kernel as its own blocks want it. So kernels that are to overlap
+ * take one division, the one that has room for most blocks. */
 static bool device_function(struct device *base, void *module, const char *name, unsigned shared,
-                            void **out)
+                            bool beside, void **out)
 {
     struct cuda_device *d = of(base);
     enum { WITHOUT_ASKING = 48 << 10 };
     if (!check(d, d->cu.function((cu_handle *)out, module, name), name))
+        return false;
+    if (beside && !check(d, d->cu.function_set(*out, CU_SHARED_PERCENT, 100), name))
         return false;
     return shared <= WITHOUT_ASKING ||
            check(d, d->cu.function_set(*out, CU_DYNAMIC_SHARED, (int)shared), name);

@@ -94,7 +94,7 @@ static bool find_functions(struct session *s, struct failure *f)
             snprintf(name, sizeof name, pass ? "%s_%d" : "%s", k->name, pass + 1);
             if (!s->device->api->function(s->device, s->modules[k->unit], name,
                                           s->target->launches[i].pass[pass].shared,
-                                          &s->functions[i][pass]))
+                                          k->early && s->device->sm >= 90, &s->functions[i][pass]))
                 return refused(s, f, name);
         }
     }

@@ -40,7 +40,10 @@ struct device_api {
     bool (*tensor_map)(struct device *, void *to, const struct cuda_map *, void *at);
     bool (*load)(struct device *, const char *name, const char *image, size_t bytes, void **out);
     void (*unload)(struct device *, void *module);
-    bool (*function)(struct device *, void *module, const char *name, unsigned shared, void **out);
+    /* `shared`: bytes of shared memory a block. `beside`: its blocks shall be resident together
+     * with another kernel's. */
+    bool (*function)(struct device *, void *module, const char *name, unsigned shared, bool beside,
+                     void **out);
     /* `early`: may start before the launch in front of it ends. */
     bool (*launch)(struct device *, void *function, const struct archrt_launch *, void *const *args,
                    int n, bool early);

@@ -215,7 +215,14 @@ HOST_CODE int main(void)
     static const u32 shapes[][4] = {{1, 64, 64, 2},  {2, 80, 40, 3},   {3, 144, 200, 1},
                                     {5, 48, 520, 2}, {7, 264, 136, 3}, {8, 120, 1096, 2},
                                     {8, 16, 8, 4}};
+    /* one row: last tiles of few items and of many, warps without columns */
+    static const u32 single[][3] = {{36, 512, 2}, {40, 1024, 2}, {24, 768, 1},  {38, 640, 2},
+                                    {6, 256, 1},  {44, 200, 2},  {20, 2304, 1}, {52, 1280, 2}};
     int bad = 0;
+    for (size_t i = 0; i < sizeof(single) / sizeof(single[0]); i++) {
+        shape(1, single[i][0], single[i][1], single[i][2]);
+        bad |= check_residual((emu_kernel *)residual);
+    }
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
         run_arch = i % 2 ? 90 : 86;
         shape(shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3]);

@@ -86,7 +86,7 @@ enum { POOL = 6, MAX_ROWS = 256 }; /* pages of the pool */
 struct buffers {
     bf16 *q, *cache, *w;
     float *x, *gain, *bias, *head_gain, *rope;
-    i32 *slot, *position, *pages, *counter;
+    i32 *slot, *position, *length, *pages, *counter;
     void *scratch;
     float *row;
     double *want;
@@ -115,6 +115,7 @@ HOST_CODE static struct buffers make(void)
     b.rope = test_floats("rope", (size_t)run_pages * KV_PAGE * e, 1);
     b.slot = ints("slot", run_m);
     b.position = ints("position", run_m);
+    b.length = ints("length", run_m);
     b.pages = ints("pages", run_m * run_pages);
     b.counter = ints("counter", CUDA_COUNTERS);
     b.scratch = emu_alloc("scratch", SCRATCH(run_m, n, run_k));
@@ -123,6 +124,8 @@ HOST_CODE static struct buffers make(void)
     for (u32 i = 0; i < run_m; i++) {
         b.slot[i] = i % 3 == 2 ? -1 : (i32)(run_m - 1 - i);
         b.position[i] = i % 3 == 2 ? -1 : (i32)((i * 37 + 5) % (run_pages * KV_PAGE));
+        if (b.slot[i] >= 0)
+            b.length[b.slot[i]] = b.position[i];
         for (u32 p = 0; p < run_pages; p++)
             b.pages[(run_m - 1 - i) * run_pages + p] =
                 p == (u32)b.position[i] / KV_PAGE ? (i32)(i + POOL / 2) : 99999;
@@ -213,8 +216,13 @@ HOST_CODE static int check(emu_kernel *kernel, emu_kernel *second, bool bias, bo
 {
     struct buffers b = make();
     const struct emu_launch launch = {"qkv", kernel, LAUNCH(run_m, QKV, run_k), true, NULL};
-    void *operands[] = {b.q,    b.cache, b.x,        b.w,     b.gain,    b.bias,   b.head_gain,
-                        b.rope, b.slot,  b.position, b.pages, b.scratch, b.counter};
+#ifdef SKINNY
+    i32 *const at = b.position;
+#else
+    i32 *const at = b.length;
+#endif
+    void *operands[] = {b.q,    b.cache, b.x, b.w,     b.gain,    b.bias,   b.head_gain,
+                        b.rope, b.slot,  at,  b.pages, b.scratch, b.counter};
 #ifdef SKINNY
     const struct emu_launch launch2 = {"qkv_2", second, LAUNCH_2(run_m, QKV, run_k), true, NULL};
     const struct cuda_maps maps = SKINNY_QKV_MAPS(run_m, QKV, run_k);
@@ -263,7 +271,8 @@ HOST_CODE int main(void)
     shape(SKINNY, 520, 3, 1, 14); /* columns split */
     bad |= RUN(with_norm, true, true);
 #else
-    static const u32 shapes[][5] = {{1, 64, 3, 1, 2}, {3, 72, 2, 2, 3}, {8, 136, 9, 1, 7}};
+    static const u32 shapes[][5] = {
+        {1, 64, 3, 1, 2}, {3, 72, 2, 2, 3}, {8, 136, 9, 1, 7}, {1, 512, 3, 1, 16}};
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
         shape(shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3], shapes[i][4]);
         bad |= RUN(plain, false, false);

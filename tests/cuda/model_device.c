@@ -267,9 +267,11 @@ static void unload(struct device *d, void *module)
     (void)module;
 }
 
-static bool function(struct device *d, void *module, const char *name, unsigned shared, void **out)
+static bool function(struct device *d, void *module, const char *name, unsigned shared, bool beside,
+                     void **out)
 {
     (void)module;
+    (void)beside;
     if (shared > 227u << 10)
         return refuse(d, "more shared memory than a block can have");
     for (int i = 0; i < n_model_kernels; i++)

@@ -287,8 +287,8 @@ static void test_decode_anchor(const struct built *b)
     const struct device *h200 = &b->devices[DEVICE_H200];
     double at_start = decode_step(h200, &llama, 0), later = decode_step(h200, &llama, 16000);
     CHECK(at_start > 575e-6 && at_start < 794.74e-6);
-    /* 16,000 tokens of cache are 32,768 bytes each, read at 80 % of what a copy reaches */
-    CHECK_NEAR(later - at_start, 16000 * 32768 / (4.3e12 * 0.8), 2e-6);
+    /* 16,000 tokens of cache are 32,768 bytes each, read at 55 % of what a copy reaches */
+    CHECK_NEAR(later - at_start, 16000 * 32768 / (4.3e12 * 0.55), 2e-6);
 }
 
 /* Two Gauss points against the sum over every generated position. */

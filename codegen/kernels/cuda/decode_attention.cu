@@ -1,7 +1,7 @@
 /* decode_attention.cu - att[m][dq]: each row's query heads over keys 0..position of its slot's
  * cache.
  *
- * KERNEL    the entry points' name: KERNEL, KERNEL_2
+ * KERNEL    the entry point's name
  * DM_M      rows, any number
  * HEADS, KV_HEADS (at most 16 query heads a kv head), HEAD_DIM, CONTEXT, PAGES, CUDA_SMS
  *
@@ -9,8 +9,8 @@
  * the 16 rows of the matrix instruction. A group of 9 costs what one of 8 or of 1 does, since the
  * bytes are what takes time.
  *
- * Pass 1: KEYS_SPLITS blocks share the keys of a row and kv head, four pages' tiles or more each; a
- * block reads how many it has from the position, so that a graph is replayed as it is. Its warps
+ * KEYS_SPLITS blocks share the keys of a row and kv head, a step's tiles or more each; a block
+ * reads how many it has from the slot's length, so that a graph is replayed as it is. Its warps
  * take tiles of 16 keys in turn, each with its own running maximum, and meet once, at the end.
  * Above head size 128 two warps take a tile together, half of a head's elements each, so that no
  * more than 128 are in a warp's registers: they add up their scores through shared memory, one
@@ -20,7 +20,13 @@
  * of 64 of keys 2 i, 2 i + 1, 2 i + 8 and 2 i + 9; element 8 g + j is column g of product j, so
  * that pairs of keys are put together in registers, and a lane ends with sixteen elements of out in
  * a row. The next tile's keys and values are asked for as soon as the registers of this one's are
- * free. Pass 2: a block a row and query head weighs and adds the splits in their order. */
+ * free.
+ *
+ * All keys but the token's own are older than this step: a warp loads its first tile before
+ * dependent_wait(), while q is still being made.
+ *
+ * The last block of a row and kv head to end weighs and adds what all of them left, in their order;
+ * where there is only one, it writes the result itself. */
 #include "device.h"
 #include "launch.h"
 #include "archrt_cuda.h"
@@ -33,10 +39,11 @@ enum {
     KEYS_SHARE = DIV_UP(DIV_UP(HEAD_DIM, KEYS_HALVES), 8) * 8, /* elements of a head, a warp's */
     KEYS_Q = DIV_UP(KEYS_SHARE, 32),                           /* pieces of them for scores */
     KEYS_V = DIV_UP(KEYS_SHARE, 64),                           /* and for out */
-    KEYS_STEP = KEYS_TEAMS * KEYS_TILE                         /* keys between a warp's tiles */
+    KEYS_STEP = KEYS_TEAMS * KEYS_TILE,                        /* keys between a warp's tiles */
+    KEYS_BATCH = 16                                            /* splits loaded at once */
 };
 STATIC_ASSERT(HEAD_DIM % 8 == 0 && KEYS_SHARE <= 128, "registers hold a warp's share of out");
-STATIC_ASSERT(KV_PAGE == KEYS_WARPS * KEYS_TILE, "a block's share of keys begins with a page");
+STATIC_ASSERT(KV_PAGE % KEYS_TILE == 0, "a tile is of one page");
 
 /* What a lane keeps: rows g and g + 8 are query heads of the group. */
 struct keys_state {
@@ -93,9 +100,8 @@ DEVICE u32 keys_loaded(u32 e, u32 pieces)
 DEVICE struct keys_place keys_place(const bf16 *cache, u32 page, u32 key, u32 end)
 {
     const u64 half = (u64)(KV_HEADS)*KV_PAGE * HEAD_DIM;
-    const u32 row = KEYS_HALVES == 1 ? keys_team() * KEYS_TILE : key % KV_PAGE;
     struct keys_place at;
-    at.k = cache + page * 2 * half + (blockIdx.y * KV_PAGE + row) * HEAD_DIM;
+    at.k = cache + page * 2 * half + (blockIdx.y * KV_PAGE + key % KV_PAGE) * HEAD_DIM;
     at.v = at.k + half;
     at.keys = end - key;
     return at;
@@ -255,43 +261,66 @@ DEVICE void keys_begin(struct keys_state *s, const bf16 *first, u32 group)
     s->sum[0] = s->sum[1] = 0.0f;
 }
 
-/* This warp's tiles of the pages of keys key.. to end. */
-DEVICE void keys_run(struct keys_state *s, const bf16 *cache, const int *pages, u32 key, u32 end,
+/* A warp's tiles: the keys `key`.. , KEYS_STEP .. further, below `end`; the row's pages; the first
+ * tile's place. */
+struct keys_work {
+    const bf16 *cache;
+    const int *pages;
+    u32 key, end;
+    struct keys_place first;
+};
+
+DEVICE struct keys_place keys_tile_at(const struct keys_work *work, u32 key)
+{
+    return keys_place(work->cache, (u32)work->pages[key / KV_PAGE], key, work->end);
+}
+
+/* What can be done before q is there: the place of the first tile and, if all of it is older than
+ * this step, its loads. Returns whether it is loaded. */
+DEVICE u32 keys_start(struct keys_tile *tile, struct keys_work *work, u32 old)
+{
+    const u32 whole = work->key < work->end && work->key + KEYS_TILE <= old;
+    if (work->key < work->end)
+        work->first = keys_tile_at(work, work->key);
+    if (whole) {
+        keys_load_k(tile, work->first);
+        keys_load_v(tile, work->first);
+    }
+    return whole;
+}
+
+/* This warp's tiles, the first of which is there. */
+DEVICE void keys_run(struct keys_state *s, struct keys_tile *tile, const struct keys_work *work,
                      f32x4 *shared)
 {
     const float scale = 1.44269504f / f32_sqrt((float)HEAD_DIM);
-    struct keys_tile tile;
-    key += keys_team() * KEYS_TILE;
-    if (key >= end)
-        return;
-    u32 page = (u32)pages[key / KV_PAGE];
-    keys_load_k(&tile, keys_place(cache, page, key, end));
-    keys_load_v(&tile, keys_place(cache, page, key, end));
-    for (u32 turn = 0; key < end; key += KEYS_STEP, turn++) {
-        const u32 next = key + KEYS_STEP, more = next < end;
+    u32 key = work->key;
+    for (u32 turn = 0; key < work->end; key += KEYS_STEP, turn++) {
+        const u32 next = key + KEYS_STEP, more = next < work->end;
+        struct keys_place at = {work->cache, work->cache, 1};
         float score[2][4];
         u32 p[4];
         if (more)
-            page = (u32)pages[next / KV_PAGE];
-        keys_scores(score, s, &tile);
+            at = keys_tile_at(work, next);
+        keys_scores(score, s, tile);
         if (more)
-            keys_load_k(&tile, keys_place(cache, page, next, end));
+            keys_load_k(tile, at);
         if (KEYS_HALVES > 1)
             keys_exchange(score, shared, turn);
-        keys_weights(p, s, score, scale, end - key);
-        keys_add(s, p, &tile);
+        keys_weights(p, s, score, scale, work->end - key);
+        keys_add(s, p, tile);
         if (more)
-            keys_load_v(&tile, keys_place(cache, page, next, end));
+            keys_load_v(tile, at);
     }
 }
 
 /* ---- what a block leaves ---- */
 
-/* Of the blocks of one row and kv head: tiles 4 b .. of each, so that every warp has one. */
+/* Tiles of each of a row's and kv head's blocks: whole steps, so that every warp has one. */
 DEVICE u32 keys_tiles_of(u32 length, u32 splits)
 {
     const u32 tiles = DIV_UP(length, KEYS_TILE), share = DIV_UP(tiles, splits);
-    return ROUND_UP(share, KEYS_WARPS);
+    return ROUND_UP(share, KEYS_TEAMS);
 }
 
 /* Splits that have any keys. */
@@ -300,7 +329,7 @@ DEVICE u32 keys_splits_used(u32 length, u32 splits)
     return DIV_UP(length, keys_tiles_of(length, splits) * KEYS_TILE);
 }
 
-/* Pass 1's results in scratch: out[m][H][splits][E], then {maximum, sum}[m][H][splits]. */
+/* What blocks leave in scratch: out[m][H][splits][E], then {maximum, sum}[m][H][splits]. */
 struct keys_scratch {
     float *out;
     f32x2 *scale;
@@ -338,16 +367,167 @@ DEVICE void keys_publish(float *shared, const struct keys_state *s, u32 group)
     }
 }
 
-#endif
+/* Of one query's splits, what lane l has of l, l + 32 .. below `used`. */
+struct keys_scales {
+    float most[KEYS_MAX_SPLITS / WARP], sum[KEYS_MAX_SPLITS / WARP];
+};
 
-/* Adds the teams' states: split blockIdx.x of the group's query heads, from `head` on, of row r. */
-DEVICE void CONCAT(KERNEL, _meet)(struct keys_scratch to, const float *shared, u32 group, u64 head,
-                                  u32 splits)
+DEVICE void keys_load_scales(struct keys_scales *s, const f32x2 *from, u32 used)
+{
+    UNROLL
+    for (u32 j = 0; j < KEYS_MAX_SPLITS / WARP; j++) {
+        const u32 i = lane_id() + j * WARP;
+        s->most[j] = i < used ? load_l2_f32((const float *)(from + i)) : KEYS_NONE;
+        s->sum[j] = i < used ? load_l2_f32((const float *)(from + i) + 1) : 0.0f;
+    }
+}
+
+/* What each split counts for in the row, to weight[used]. */
+DEVICE void keys_weigh(float *weight, struct keys_scales *s, u32 used)
+{
+    float most = KEYS_NONE, sum = 0.0f;
+    UNROLL
+    for (u32 j = 0; j < KEYS_MAX_SPLITS / WARP; j++)
+        most = f32_max(most, s->most[j]);
+    most = warp_max(most, WARP);
+    UNROLL
+    for (u32 j = 0; j < KEYS_MAX_SPLITS / WARP; j++) {
+        s->most[j] = fast_exp2(s->most[j] - most);
+        sum = f32_fma(s->most[j], s->sum[j], sum);
+    }
+    const float norm = f32_divide(1.0f, warp_sum(sum, WARP));
+    UNROLL
+    for (u32 j = 0; j < KEYS_MAX_SPLITS / WARP; j++)
+        if (lane_id() + j * WARP < used)
+            weight[lane_id() + j * WARP] = s->most[j] * norm;
+}
+
+/* The same of all queries of the group, whose scales are `splits` apart, to weight[group][used]. A
+ * warp a query, the next one's on the way. */
+DEVICE void keys_shares(float *weight, const f32x2 *scale, u32 group, u32 splits, u32 used)
+{
+    struct keys_scales s[2];
+    for (u32 query = threadIdx.x / WARP; query < group; query += 2 * KEYS_WARPS) {
+        const u32 next = query + KEYS_WARPS;
+        keys_load_scales(&s[0], scale + query * splits, used);
+        keys_load_scales(&s[1], scale + LESSER(next, group - 1) * splits, used);
+        keys_weigh(weight + query * used, &s[0], used);
+        if (next < group)
+            keys_weigh(weight + next * used, &s[1], used);
+    }
+}
+
+/* Four elements of KEYS_BATCH splits: from[i], from[i + step] .. below `used`, all on the way at
+ * once. */
+struct keys_batch {
+    u32x4 v[KEYS_BATCH];
+};
+
+DEVICE void keys_load_splits(struct keys_batch *b, const float *from, u32 i, u32 step, u32 used)
+{
+    UNROLL
+    for (u32 j = 0; j < KEYS_BATCH; j++)
+        b->v[j] = load_l2_u32x4(from + (u64)LESSER(i + j * step, used - 1) * HEAD_DIM);
+}
+
+DEVICE void keys_add_splits(float sum[4], const struct keys_batch *b, const float *weight, u32 i,
+                            u32 step, u32 used)
+{
+    UNROLL
+    for (u32 j = 0; j < KEYS_BATCH; j++) {
+        const float share = i + j * step < used ? weight[i + j * step] : 0.0f;
+        sum[0] = f32_fma(share, f32_from_bits(b->v[j].x), sum[0]);
+        sum[1] = f32_fma(share, f32_from_bits(b->v[j].y), sum[1]);
+        sum[2] = f32_fma(share, f32_from_bits(b->v[j].z), sum[2]);
+        sum[3] = f32_fma(share, f32_from_bits(b->v[j].w), sum[3]);
+    }
+}
+
+DEVICE void keys_store(bf16 *to, const float sum[4])
+{
+    u32x2 packed;
+    packed.x = bf16_pack(sum[0], sum[1]);
+    packed.y = bf16_pack(sum[2], sum[3]);
+    *(u32x2 *)(void *)to = packed;
+}
+
+/* Where the four elements that output number o of the group stands for begin, of the first split.
+ */
+DEVICE const float *keys_split(const float *out, u32 o, u32 splits)
+{
+    const u32 query = o / (HEAD_DIM / 4), e = o % (HEAD_DIM / 4) * 4;
+    return out + (u64)query * splits * HEAD_DIM + e;
+}
+
+/* att of the group's queries, `to`, from what their blocks left. Where there are threads enough,
+ * `sharers` have every so-manieth split of an element each. */
+DEVICE void keys_combine(bf16 *to, float *shared, struct keys_scratch from, u32 group, u32 splits,
+                         u32 used)
+{
+    const u32 all = group * (HEAD_DIM / 4), t = threadIdx.x;
+    const u32 sharers = all < KEYS_THREADS ? KEYS_THREADS / all : 1;
+    const u32 mine = LESSER(t / all, sharers - 1), step = sharers * KEYS_BATCH;
+    f32x4 *parts = (f32x4 *)(void *)(shared + ROUND_UP(group * used, 4));
+    struct keys_batch batch;
+    keys_load_splits(&batch, keys_split(from.out, t % all, splits), mine, sharers, used);
+    keys_shares(shared, from.scale, group, splits, used);
+    block_sync();
+    for (u32 o = t % all; o < all && t / all < sharers; o += KEYS_THREADS) {
+        const float *out = keys_split(from.out, o, splits);
+        const float *weight = shared + o / (HEAD_DIM / 4) * used;
+        float sum[4] = {0, 0, 0, 0};
+        for (u32 i = mine; i < used; i += step) {
+            if (i != mine || o >= KEYS_THREADS)
+                keys_load_splits(&batch, out, i, sharers, used);
+            keys_add_splits(sum, &batch, weight, i, sharers, used);
+        }
+        const f32x4 part = {sum[0], sum[1], sum[2], sum[3]};
+        if (sharers == 1)
+            keys_store(to + o * 4, sum);
+        else
+            parts[mine * all + o] = part;
+    }
+    if (sharers == 1)
+        return;
+    block_sync();
+    if (t < all) {
+        float sum[4] = {0, 0, 0, 0};
+        for (u32 i = 0; i < sharers; i++) {
+            const f32x4 part = parts[i * all + t];
+            sum[0] += part.x;
+            sum[1] += part.y;
+            sum[2] += part.z;
+            sum[3] += part.w;
+        }
+        keys_store(to + t * 4, sum);
+    }
+}
+
+/* Counts this block in at the row's kv head; 1 in its last one, which leaves the counter at 0. What
+ * the other blocks left may then be read, from L2. */
+DEVICE u32 keys_last(int *counter, u32 blocks, u32 *shared)
+{
+    block_sync();
+    if (threadIdx.x == 0) {
+        *shared = atomic_add_acq_rel_u32((u32 *)counter, 1) + 1 == blocks;
+        if (*shared)
+            *counter = 0;
+    }
+    block_sync();
+    const u32 last = *shared;
+    block_sync();
+    return last;
+}
+
+/* Adds the teams' states: what this block makes of the group's queries, to scratch, of which it is
+ * number blockIdx.x of `splits`; or, the only one, to att. */
+DEVICE void keys_meet(struct keys_scratch to, bf16 *att, const float *shared, u32 group, u32 splits,
+                      u32 alone)
 {
     const float *out = shared + KEYS_TEAMS * group * 2;
     for (u32 o = threadIdx.x; o < group * HEAD_DIM; o += KEYS_THREADS) {
         const u32 query = o / HEAD_DIM;
-        const u64 at = (head + query) * splits + blockIdx.x;
+        const u64 at = (u64)query * splits + blockIdx.x;
         float most = KEYS_NONE, sum = 0.0f, value = 0.0f;
         UNROLL
         for (u32 w = 0; w < KEYS_TEAMS; w++)
@@ -359,6 +539,10 @@ DEVICE void CONCAT(KERNEL, _meet)(struct keys_scratch to, const float *shared, u
             sum = f32_fma(weight, scale[1], sum);
             value = f32_fma(weight, out[w * group * HEAD_DIM + o], value);
         }
+        if (alone) {
+            att[o] = bf16_from_f32(f32_divide(value, sum));
+            continue;
+        }
         to.out[at * HEAD_DIM + o % HEAD_DIM] = value;
         if (o % HEAD_DIM == 0) {
             const f32x2 scale = {most, sum};
@@ -367,9 +551,11 @@ DEVICE void CONCAT(KERNEL, _meet)(struct keys_scratch to, const float *shared, u
     }
 }
 
-KERNEL_ENTRY(KEYS_THREADS, KEYS_SHARE <= 64 ? 4 : 2)
-KERNEL(bf16 *att, const bf16 *q, const bf16 *cache, const int *RESTRICT slot, const int *position,
-       const int *RESTRICT pages, void *scratch, int *counter)
+#endif
+
+KERNEL_ENTRY(KEYS_THREADS, 2)
+KERNEL(bf16 *att, const bf16 *q, const bf16 *cache, const int *RESTRICT slot,
+       const int *RESTRICT length, const int *RESTRICT pages, void *scratch, int *counter)
 {
     SHARED_ARENA(arena);
     const u32 heads = (u32)(HEADS), kv_heads = (u32)(KV_HEADS), group = heads / kv_heads;
@@ -378,83 +564,35 @@ KERNEL(bf16 *att, const bf16 *q, const bf16 *cache, const int *RESTRICT slot, co
     f32x4 *exchange = (f32x4 *)(void *)arena;
     float *states = (float *)(void *)(arena + KEYS_EXCHANGE);
     struct keys_state s;
-    (void)att, (void)counter;
+    struct keys_tile tile;
     dependents_launch();
     const i32 mine = slot[r];
-    const int *row_pages = pages + mine * (i32)(PAGES);
-    if (mine >= 0 && threadIdx.x * 32 < (u32)(PAGES))
-        prefetch_l2(row_pages + threadIdx.x * 32);
+    const u32 old = mine >= 0 ? (u32)length[mine] : 0, keys = mine >= 0 ? old + 1 : 0;
+    const u32 share = keys_tiles_of(keys, splits) * KEYS_TILE, first = blockIdx.x * share;
+    struct keys_work work = {cache,
+                             pages + mine * (i32)(PAGES),
+                             first + keys_team() * KEYS_TILE,
+                             LESSER(keys, first + share),
+                             {cache, cache, 1}};
+    const u32 loaded = keys_start(&tile, &work, old);
     dependent_wait();
-    if (mine < 0)
+    if (first >= keys)
         return;
-    const u32 length = (u32)position[r] + 1, share = keys_tiles_of(length, splits);
-    const u32 first = blockIdx.x * share * KEYS_TILE; /* key, of a page's first */
-    if (first >= length)
-        return;
-    const u32 end = LESSER(length, first + share * KEYS_TILE);
+    if (!loaded && work.key < work.end) {
+        keys_load_k(&tile, work.first);
+        keys_load_v(&tile, work.first);
+    }
     keys_begin(&s, q + head * HEAD_DIM, group);
-    keys_run(&s, cache, row_pages, first, end, exchange);
+    keys_run(&s, &tile, &work, exchange);
     keys_publish(states, &s, group);
     block_sync();
-    CONCAT(KERNEL, _meet)
-    (keys_scratch(scratch, DM_M, heads, splits), states, group, head, splits);
-}
-
-KERNEL_ENTRY(KEYS_THREADS, 1)
-CONCAT(KERNEL, _2)
-(bf16 *att, const bf16 *q, const bf16 *cache, const int *RESTRICT slot, const int *position,
- const int *RESTRICT pages, void *scratch, int *counter)
-{
-    SHARED_ARENA(arena);
-    enum { LANES = HEAD_DIM / 4, TEAMS = KEYS_THREADS / LANES };
-    const u32 r = blockIdx.y, splits = (u32)KEYS_SPLITS(DM_M), t = threadIdx.x;
-    const u64 head = (u64)r * (u32)(HEADS) + blockIdx.x;
-    const struct keys_scratch from = keys_scratch(scratch, DM_M, (u32)(HEADS), splits);
-    float *weight = (float *)(void *)arena, *warps = weight + KEYS_MAX_SPLITS;
-    f32x4 *team_out = (f32x4 *)(void *)(warps + KEYS_WARPS), value = {0, 0, 0, 0};
-    (void)q, (void)cache, (void)pages, (void)counter;
-    dependents_launch();
-    const i32 mine = slot[r];
-    dependent_wait();
-    if (mine < 0)
-        return;
-    const u32 used = keys_splits_used((u32)position[r] + 1, splits);
-    const f32x2 none = {KEYS_NONE, 0.0f};
-    const f32x2 scale = t < used ? from.scale[head * splits + t] : none;
-    float most = warp_max(scale.x, WARP);
-    if (t % WARP == 0)
-        warps[t / WARP] = most;
-    block_sync();
-    most = f32_max(f32_max(warps[0], warps[1]), f32_max(warps[2], warps[3]));
-    weight[t] = fast_exp2(scale.x - most);
-    block_sync();
-    const float sum = block_sum(weight[t] * scale.y, warps, KEYS_THREADS);
-    const u32 lane = t % LANES, team = t / LANES;
-    const f32x4 *out = (const f32x4 *)(const void *)(from.out + head * splits * HEAD_DIM) + lane;
-    if (team < TEAMS)
-        for (u32 i = team; i < used; i += TEAMS) {
-            const f32x4 v = out[i * LANES];
-            value.x = f32_fma(weight[i], v.x, value.x);
-            value.y = f32_fma(weight[i], v.y, value.y);
-            value.z = f32_fma(weight[i], v.z, value.z);
-            value.w = f32_fma(weight[i], v.w, value.w);
-        }
-    team_out[t] = value;
-    block_sync();
-    if (t < LANES) {
-        for (u32 i = 1; i < TEAMS; i++) {
-            const f32x4 v = team_out[i * LANES + t];
-            value.x += v.x;
-            value.y += v.y;
-            value.z += v.z;
-            value.w += v.w;
-        }
-        const float norm = f32_divide(1.0f, sum);
-        u32x2 packed;
-        packed.x = bf16_pack(value.x * norm, value.y * norm);
-        packed.y = bf16_pack(value.z * norm, value.w * norm);
-        ((u32x2 *)(void *)(att + head * HEAD_DIM))[t] = packed;
-    }
+    const u32 used = keys_splits_used(keys, splits);
+    struct keys_scratch left = keys_scratch(scratch, DM_M, heads, splits);
+    left.out += head * splits * HEAD_DIM;
+    left.scale += head * splits;
+    keys_meet(left, att + head * HEAD_DIM, states, group, splits, used == 1);
+    if (used > 1 && keys_last(counter + r * kv_heads + blockIdx.y, used, (u32 *)(void *)states))
+        keys_combine(att + head * HEAD_DIM, states, left, group, splits, used);
 }
 
 #undef KERNEL

@@ -18,11 +18,10 @@ KERNEL(bf16 *h, const float *x, const bf16 *RESTRICT w, const float *RESTRICT ga
     SHARED_ARENA(arena);
     const u32 f = (u32)(DM_N) / 2, g = lane_id() / 4, q = lane_id() % 4;
     const struct stream_work work = stream_own(w, (u32)(DM_N), (u32)(DM_K), f);
-    struct stream_input in = stream_input(arena, DM_M, (u32)(DM_K));
+    struct stream_input in = stream_input(arena, STREAM_RING_WIDE, DM_M, (u32)(DM_K));
     struct stream_ring ring;
     (void)slot, (void)scratch, (void)counter;
-    dependents_launch();
-    stream_start(&ring, arena, &work);
+    stream_start(&ring, arena, &work, STREAM_RING_WIDE);
     stream_warm(gain, (u32)(DM_K));
     dependent_wait();
     in.x32 = x;

@@ -17,11 +17,10 @@ KERNEL(float *logits, const float *x, const bf16 *RESTRICT w, const float *RESTR
     SHARED_ARENA(arena);
     const u32 v = (u32)(DM_N), items = STREAM_ITEMS(v), g = lane_id() / 4, q = lane_id() % 4;
     const struct stream_work work = stream_own(w, v, (u32)(DM_K), items);
-    struct stream_input in = stream_input(arena, DM_M, (u32)(DM_K));
+    struct stream_input in = stream_input(arena, STREAM_RING_WIDE, DM_M, (u32)(DM_K));
     struct stream_ring ring;
     (void)scratch, (void)counter;
-    dependents_launch();
-    stream_start(&ring, arena, &work);
+    stream_start(&ring, arena, &work, STREAM_RING_WIDE);
     stream_warm(gain, (u32)(DM_K));
     dependent_wait();
     const u32 rows = (u32)call->head_rows;

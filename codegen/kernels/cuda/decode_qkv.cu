@@ -9,7 +9,8 @@
  *
  * Floor: 2 N K bytes of weights, read once. Cut as decode_residual.cu; an item is the two elements
  * of a head that are rotated together, so that a thread ends with a pair and needs no other. What
- * it needs for that (position, page, angle) it fetches before the weights are through.
+ * it needs for that (position, page, angle) it fetches before dependent_wait(): the slot's length
+ * is its token's position, and no kernel of the step has written it.
  *
  * A head's norm needs the whole head, which several blocks share: they leave it in scratch, and the
  * last of them to come finishes it, a warp a row. */
@@ -21,7 +22,7 @@
  * head in all rows. */
 DEVICE void CONCAT(KERNEL, _heads)(bf16 *q, bf16 *cache, const float *values,
                                    const float *head_gain, const float *rope, const int *slot,
-                                   const int *position, const int *pages, int *counter, u32 first,
+                                   const int *length, const int *pages, int *counter, u32 first,
                                    u32 end, u32 *last)
 {
     const u32 half = HEAD_DIM / 2, items = STREAM_ITEMS((u32)(DM_N)), r = threadIdx.x / WARP;
@@ -40,7 +41,7 @@ DEVICE void CONCAT(KERNEL, _heads)(bf16 *q, bf16 *cache, const float *values,
         if (*last && r < DM_M && slot[r] >= 0) {
             const float *from = values + (u64)r * (u32)(DM_N) + head * HEAD_DIM;
             const struct decode_head h =
-                decode_head(rope, pages, head, r, (u32)slot[r], (u32)position[r]);
+                decode_head(rope, pages, head, r, (u32)slot[r], (u32)length[slot[r]]);
             struct decode_values v;
             UNROLL
             for (u32 j = 0; j < DECODE_EACH; j++) {
@@ -58,19 +59,18 @@ DEVICE void CONCAT(KERNEL, _heads)(bf16 *q, bf16 *cache, const float *values,
 KERNEL_ENTRY(STREAM_THREADS, DM_HEAD_NORM ? 2 : STREAM_RESIDENT(DM_M))
 KERNEL(bf16 *q, bf16 *cache, const float *x, const bf16 *RESTRICT w, const float *RESTRICT gain,
        const float *RESTRICT bias, const float *RESTRICT head_gain, const float *RESTRICT rope,
-       const int *RESTRICT slot, const int *position, const int *RESTRICT pages, void *scratch,
-       int *counter)
+       const int *RESTRICT slot, const int *RESTRICT length, const int *RESTRICT pages,
+       void *scratch, int *counter)
 {
     SHARED_ARENA(arena);
     const u32 n = (u32)(DM_N), half = HEAD_DIM / 2, r = threadIdx.x / 32, i = threadIdx.x % 32;
     const struct stream_work work = stream_split(w, n, (u32)(DM_K), half);
     const u32 end = stream_split_end(n), item = work.first + i;
-    struct stream_input in = stream_input(arena, DM_M, (u32)(DM_K));
+    struct stream_input in = stream_input(arena, STREAM_RING, DM_M, (u32)(DM_K));
     struct stream_ring ring;
     float *partial = stream_partial(&in);
     (void)bias, (void)head_gain, (void)scratch, (void)counter;
-    dependents_launch();
-    stream_start(&ring, arena, &work);
+    stream_start(&ring, arena, &work, STREAM_RING);
     stream_warm(gain, (u32)(DM_K));
     const u32 row = stream_row(item, half), mine = item < end && r < DM_M;
 #if DM_BIAS
@@ -78,16 +78,16 @@ KERNEL(bf16 *q, bf16 *cache, const float *x, const bf16 *RESTRICT w, const float
 #else
     const float low_bias = 0.0f, high_bias = 0.0f;
 #endif
-    dependent_wait();
-    in.x32 = x;
-    in.gain = gain;
     const i32 s = mine ? slot[r] : -1;
     struct decode_pair pair = {{1, 0}, (bf16 *)0};
     if (s >= 0) {
         const struct decode_head h =
-            decode_head(rope, pages, row / HEAD_DIM, r, (u32)s, (u32)position[r]);
+            decode_head(rope, pages, row / HEAD_DIM, r, (u32)s, (u32)length[s]);
         pair = decode_pair(q, cache, &h, row % HEAD_DIM);
     }
+    dependent_wait();
+    in.x32 = x;
+    in.gain = gain;
     for (u32 tile = 0; work.first + tile * 8 < end; tile++) {
         float d[4];
         stream_product(d, &ring, &work, &in, tile);
@@ -111,7 +111,7 @@ KERNEL(bf16 *q, bf16 *cache, const float *x, const bf16 *RESTRICT w, const float
     }
 #if DM_HEAD_NORM
     CONCAT(KERNEL, _heads)
-    (q, cache, (const float *)scratch, head_gain, rope, slot, position, pages, counter, work.first,
+    (q, cache, (const float *)scratch, head_gain, rope, slot, length, pages, counter, work.first,
      end, (u32 *)(void *)in.sums);
 #endif
 }

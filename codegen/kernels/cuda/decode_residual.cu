@@ -19,12 +19,11 @@ KERNEL(float *y, const bf16 *a, const bf16 *RESTRICT w, const float *residual,
     const u32 n = (u32)(DM_N), half = n / 2, r = threadIdx.x / 32, i = threadIdx.x % 32;
     const struct stream_work work = stream_split(w, n, (u32)(DM_K), half);
     const u32 count = stream_split_end(n) - work.first;
-    struct stream_input in = stream_input(arena, DM_M, (u32)(DM_K));
+    struct stream_input in = stream_input(arena, STREAM_RING, DM_M, (u32)(DM_K));
     struct stream_ring ring;
     float *partial = stream_partial(&in);
     (void)slot, (void)scratch, (void)counter;
-    dependents_launch();
-    stream_start(&ring, arena, &work);
+    stream_start(&ring, arena, &work, STREAM_RING);
     dependent_wait();
     in.x = a;
     const u32 mine = i < count && r < DM_M;

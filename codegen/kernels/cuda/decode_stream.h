@@ -3,8 +3,11 @@
  *
  * The floor is the weights' bytes, so everything here is about keeping loads under way. A thread
  * copies the 16-byte pieces of weights that it will itself multiply into its own places of a ring
- * in shared memory (cp.async), STREAM_RING steps ahead: no registers are held, no other thread is
+ * in shared memory (cp.async), some steps ahead: no registers are held, no other thread is
  * waited for, and the ring is filled before dependent_wait(), while the predecessor still runs.
+ * Filled at a measured pace: enough is under way to keep memory busy, and no more, because what the
+ * predecessor and its successor wait for (x, keys, the last weights) queues behind it. For the same
+ * reason nothing is asked for in L2 ahead of the ring.
  *
  * A warp's step is 16 rows of weights by 64 columns, the A operand of four mma.sync, with the rows
  * of x as the eight columns of B: a product of 1 row costs what one of 8 does, which is next to
@@ -24,7 +27,7 @@
 #include "archrt_cuda.h"
 #include "even_share.h"
 
-enum { STREAM_SLOT = WARP * 16, STREAM_PREFETCH = 4 /* steps behind the ring, into L2 */ };
+enum { STREAM_SLOT = WARP * 16 };
 
 /* Part of the matrix w[rows][k], for one warp: items first.. of 8 a tile, to end, steps of columns
  * start, start + stride .. */
@@ -88,36 +91,42 @@ DEVICE void stream_fetch(u8 *to, struct stream_cursor *c, const struct stream_wo
     copy_async_commit();
 }
 
-/* Asks L2 for what comes after the ring: lanes 4 g and 4 g + 1 for the lines of their two rows. */
-DEVICE void stream_prefetch(struct stream_cursor c, const struct stream_work *work)
-{
-    for (u32 i = 0; i < STREAM_PREFETCH && c.item < work->end; i++) {
-        const u32 q = lane_id() % 4, column = c.step * STREAM_COLUMNS;
-        if (q == 0 && c.a_bytes)
-            prefetch_l2(c.a + column);
-        if (q == 1 && c.b_bytes)
-            prefetch_l2(c.b - 8 + column);
-        stream_advance(&c, work);
-    }
-}
-
-/* A warp's ring: `at` is this lane's place in the slot that is next to be used and filled again. */
+/* A warp's ring of `steps` (a number): `lane` is this lane's place in its first slot, `slot` the
+ * one that is next to be used and filled again. */
 struct stream_ring {
     u8 *lane;
-    u32 slot;
+    u32 steps, slot;
     struct stream_cursor cursor;
 };
 
-/* Fills the ring: before dependent_wait(), as it touches nothing but weights. */
-DEVICE void stream_start(struct stream_ring *ring, u8 *arena, const struct stream_work *work)
+/* Until all but the newest `steps` - 1 have arrived. */
+DEVICE void stream_wait(u32 steps)
 {
-    ring->lane = arena + threadIdx.x / WARP * (STREAM_RING * STREAM_STEP) + lane_id() * 16;
+    if (steps == STREAM_PACE)
+        copy_async_wait(STREAM_PACE - 1);
+    else if (steps == STREAM_RING)
+        copy_async_wait(STREAM_RING - 1);
+    else
+        copy_async_wait(STREAM_RING_WIDE - 1);
+}
+
+/* Lets the successor in and fills the ring: before dependent_wait(), as it touches nothing but
+ * weights. */
+DEVICE void stream_start(struct stream_ring *ring, u8 *arena, const struct stream_work *work,
+                         u32 steps)
+{
+    ring->lane = arena + threadIdx.x / WARP * (steps * STREAM_STEP) + lane_id() * 16;
+    ring->steps = steps;
     ring->slot = 0;
+    dependents_launch();
     stream_seek(&ring->cursor, work, work->first);
     UNROLL
-    for (u32 i = 0; i < STREAM_RING; i++)
-        stream_fetch(ring->lane + i * STREAM_STEP, &ring->cursor, work);
-    stream_prefetch(ring->cursor, work);
+    for (u32 i = 0; i < STREAM_RING_WIDE; i++)
+        if (i < steps) {
+            if (i >= STREAM_PACE)
+                stream_wait(STREAM_PACE);
+            stream_fetch(ring->lane + i * STREAM_STEP, &ring->cursor, work);
+        }
 }
 
 /* d += 16 rows by 32 columns of weights, times x. */
@@ -136,7 +145,7 @@ DEVICE void stream_tile(float d[4], struct stream_ring *ring, const struct strea
     for (; *step < end; *step += work->stride) {
         u8 *slot = ring->lane + ring->slot * STREAM_STEP;
         const bf16 *columns = x + *step * STREAM_COLUMNS;
-        copy_async_wait(STREAM_RING - 1);
+        stream_wait(ring->steps);
         const u32x4 a0 = *(const u32x4 *)(const void *)slot;
         const u32x4 b0 = *(const u32x4 *)(const void *)(slot + STREAM_SLOT);
         const u32x4 a1 = *(const u32x4 *)(const void *)(slot + 2 * STREAM_SLOT);
@@ -144,7 +153,7 @@ DEVICE void stream_tile(float d[4], struct stream_ring *ring, const struct strea
         stream_multiply(d, a0, b0, *(const u32x4 *)(const void *)columns);
         stream_multiply(d, a1, b1, *(const u32x4 *)(const void *)(columns + 32));
         stream_fetch(slot, &ring->cursor, work);
-        ring->slot = ring->slot + 1 == STREAM_RING ? 0 : ring->slot + 1;
+        ring->slot = ring->slot + 1 == ring->steps ? 0 : ring->slot + 1;
     }
 }
 
@@ -164,8 +173,9 @@ struct stream_input {
     float *sums;  /* [m][STREAM_WARPS] of squares */
 };
 
-/* The input's place in the arena, behind the ring; x and the rest are the caller's to set. */
-DEVICE struct stream_input stream_input(u8 *arena, u32 m, u32 k)
+/* The input's place in the arena, behind a ring of `steps`; x and the rest are the caller's to set.
+ */
+DEVICE struct stream_input stream_input(u8 *arena, u32 steps, u32 m, u32 k)
 {
     struct stream_input in;
     in.x = (const bf16 *)0;
@@ -174,7 +184,7 @@ DEVICE struct stream_input stream_input(u8 *arena, u32 m, u32 k)
     in.m = in.used = m;
     in.k = k;
     in.panel = STREAM_PANEL(m, k);
-    in.shared = (bf16 *)(void *)(arena + STREAM_RING * STREAM_WARPS * STREAM_STEP);
+    in.shared = (bf16 *)(void *)(arena + steps * STREAM_WARPS * STREAM_STEP);
     in.sums = (float *)(void *)(in.shared + m * STREAM_X_STRIDE(in.panel));
     return in;
 }

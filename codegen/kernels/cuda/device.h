@@ -403,7 +403,8 @@ INSTRUCTION void copy_async_wait(u32 groups);
  * dependent_wait() it may touch only what no kernel since the last ordinary launch writes: weights,
  * shared memory. After it, everything those kernels did is visible. At least one thread of every
  * such kernel must wait, and those that use the predecessor's results all. dependents_launch():
- * once every thread of this kernel has called it or ended, the successor may start. */
+ * once each of this kernel's blocks has called it, in any thread and any number of times, or has
+ * ended, the successor may start. */
 INSTRUCTION void dependent_wait(void);
 INSTRUCTION void dependents_launch(void);
 

@@ -13,22 +13,24 @@ enum { EMBED_ROW_THREADS = 256 };
 #define DECODE_EMBED_LAUNCH(m, n, k) {(m), 1, 1}, EMBED_ROW_THREADS, 0
 
 /* Streamed products (decode_stream.h). A step is 16 rows of 64 columns of weights, 2 KB a warp;
- * each warp has STREAM_RING of them under way. On sm_90 two blocks fit a processor, so that the
- * next kernel's first weights arrive while this one ends. */
+ * each warp has STREAM_RING of them, in the kernels that are wide (below) STREAM_RING_WIDE; until
+ * its turn comes it has at most STREAM_PACE under way. */
 enum { STREAM_WARPS = 8, STREAM_THREADS = 256, STREAM_COLUMNS = 64, STREAM_STEP = 2048 };
 #define STREAM_RING (SMALL_SHARED ? 3 : 5)
+#define STREAM_RING_WIDE (CUDA_ARCH < 90 || SMALL_SHARED ? STREAM_RING : 7)
+#define STREAM_PACE (CUDA_ARCH < 90 ? STREAM_RING : 2)
 /* Blocks a processor that registers must allow: 64 a thread at one row where kernels overlap, so
  * that two of them and attention's blocks fit; else 128, of which at most 120 are taken. */
 #define STREAM_RESIDENT(m) (CUDA_ARCH >= 90 && (m) == 1 ? 4 : 2)
 /* Rows of x stand in shared memory, `STREAM_PANEL` columns of them at a time: all, where they fit.
  */
-#define STREAM_X_BYTES ((SMALL_SHARED ? 32 : CUDA_ARCH < 90 ? 64 : 128) * 1024)
+#define STREAM_X_BYTES ((SMALL_SHARED ? 32 : CUDA_ARCH < 90 ? 64 : 112) * 1024)
 #define STREAM_X_STRIDE(columns) (ROUND_UP(columns, 64) + 32)
 #define STREAM_PANEL(m, k)                                                                         \
     ((m)*2 * STREAM_X_STRIDE(k) <= STREAM_X_BYTES ? (k)                                            \
                                                   : (STREAM_X_BYTES / ((m)*2) - 32) / 512 * 512)
-#define STREAM_SHARED(m, k)                                                                        \
-    (STREAM_RING * STREAM_WARPS * STREAM_STEP + (m)*2 * STREAM_X_STRIDE(STREAM_PANEL(m, k)) +      \
+#define STREAM_SHARED(ring, m, k)                                                                  \
+    ((ring)*STREAM_WARPS * STREAM_STEP + (m)*2 * STREAM_X_STRIDE(STREAM_PANEL(m, k)) +             \
      (m)*STREAM_WARPS * 4)
 /* An item is two rows of weights. Split by rows, each warp has items of its own; split by columns,
  * the warps of a block share its items, at most 32, and add up their sums in shared memory. */
@@ -36,39 +38,52 @@ enum { STREAM_WARPS = 8, STREAM_THREADS = 256, STREAM_COLUMNS = 64, STREAM_STEP 
 #define STREAM_SPLIT_BLOCKS(n)                                                                     \
     LESSER(STREAM_ITEMS(n), CUDA_SMS *CEIL_DIV(STREAM_ITEMS(n), CUDA_SMS * 32))
 #define STREAM_SPLIT_SHARED(m, n, k)                                                               \
-    (STREAM_SHARED(m, k) +                                                                         \
+    (STREAM_SHARED(STREAM_RING, m, k) +                                                            \
      CEIL_DIV(CEIL_DIV(STREAM_ITEMS(n), STREAM_SPLIT_BLOCKS(n)), 8) * STREAM_WARPS * 512)
 
+/* Where kernels overlap no processor may take two blocks of one while another has none: each kernel
+ * would take as long as its two. So every other kernel of a layer takes more than half of the
+ * shared memory: no two of it fit, and beside it one block of a narrower one, but no two. The
+ * narrower kernel comes while the wide one in front of it is on all processors. */
+#define STREAM_WIDE (CUDA_ARCH == 90 || CUDA_ARCH == 100 ? 228 * 1024 / 2 - 1024 + 16 : 0)
 #define STREAM_OWN_BLOCKS(n) LESSER(CUDA_SMS, CEIL_DIV(STREAM_ITEMS(n), STREAM_WARPS))
 
 #define DECODE_QKV_LAUNCH(m, n, k)                                                                 \
-    {STREAM_SPLIT_BLOCKS(n), 1, 1}, STREAM_THREADS, STREAM_SPLIT_SHARED(m, n, k)
+    {STREAM_SPLIT_BLOCKS(n), 1, 1}, STREAM_THREADS,                                                \
+        GREATER(STREAM_SPLIT_SHARED(m, n, k), STREAM_WIDE)
 #define DECODE_QKV_SCRATCH(m, n, k) ((size_t)(m) * (n)*4)
 #define DECODE_RESIDUAL_LAUNCH(m, n, k)                                                            \
     {STREAM_SPLIT_BLOCKS(n), 1, 1}, STREAM_THREADS, STREAM_SPLIT_SHARED(m, n, k)
 #define DECODE_GATE_UP_LAUNCH(m, n, k)                                                             \
-    {STREAM_OWN_BLOCKS(n), 1, 1}, STREAM_THREADS, STREAM_SHARED(m, k)
+    {STREAM_OWN_BLOCKS(n), 1, 1}, STREAM_THREADS,                                                  \
+        GREATER(STREAM_SHARED(STREAM_RING_WIDE, m, k), STREAM_WIDE)
 #define DECODE_HEAD_LAUNCH(m, n, k)                                                                \
-    {STREAM_OWN_BLOCKS(n), 1, 1}, STREAM_THREADS, STREAM_SHARED(m, k)
+    {STREAM_OWN_BLOCKS(n), 1, 1}, STREAM_THREADS,                                                  \
+        GREATER(STREAM_SHARED(STREAM_RING_WIDE, m, k), STREAM_WIDE)
 
-/* Attention: `splits` blocks share the keys of a row's kv head. A tile of keys is a warp's; above
- * head size 128 two warps', half of the elements each, which exchange the sums of their scores. */
-enum { KEYS_WARPS = 4, KEYS_THREADS = 128, KEYS_TILE = 16, KEYS_MAX_SPLITS = 128 };
+/* Attention: `splits` blocks share the keys of a row's kv head; for few rows as many as all find a
+ * processor of their own, since the next kernel starts behind the last of them. A tile of keys is a
+ * warp's; above head size 128 two warps', half of the elements each, which exchange the sums of
+ * their scores. */
+enum { KEYS_TILE = 16, KEYS_MAX_SPLITS = 128 };
+/* Half of a processor's registers, so that two products have room beside it. */
+#define KEYS_WARPS (HEAD_DIM <= 64 ? 8 : 4)
+#define KEYS_THREADS (32 * KEYS_WARPS)
 #define KEYS_HALVES (HEAD_DIM <= 128 ? 1 : 2)
 #define KEYS_TEAMS (KEYS_WARPS / KEYS_HALVES)
 #define KEYS_EXCHANGE (KEYS_HALVES == 1 ? 0 : 2 * KEYS_THREADS * 8 * 4)
-#define KEYS_SPLITS_OF(m, per_processor)                                                           \
-    GREATER(1, LESSER(LESSER(KEYS_MAX_SPLITS, CEIL_DIV(CONTEXT, 64)),                              \
-                      CEIL_DIV((per_processor)*CUDA_SMS, KV_HEADS *(m))))
-#define KEYS_SPLITS(m) KEYS_SPLITS_OF(m, (m) <= 8 ? 2 : 8)
+#define KEYS_SPLITS(m)                                                                             \
+    GREATER(1, LESSER(LESSER(KEYS_MAX_SPLITS, CEIL_DIV(CONTEXT, KEYS_TEAMS *KEYS_TILE)),           \
+                      (m) <= 8 ? CUDA_SMS / (KV_HEADS * (m))                                       \
+                               : CEIL_DIV(32 / KEYS_WARPS * CUDA_SMS, KV_HEADS * (m))))
+/* The warps' states; in the last block, weights of splits and partial sums of theirs. */
+#define KEYS_STATES (KEYS_TEAMS * (HEADS / KV_HEADS) * (HEAD_DIM + 2) * 4)
+#define KEYS_SUMS(m) ((ROUND_UP((HEADS / KV_HEADS) * KEYS_SPLITS(m), 4) + 4 * KEYS_THREADS) * 4)
 #define DECODE_ATTENTION_LAUNCH(m, n, k)                                                           \
     {KEYS_SPLITS(m), KV_HEADS, (m)}, KEYS_THREADS,                                                 \
-        KEYS_EXCHANGE + KEYS_TEAMS *(HEADS / KV_HEADS) * (HEAD_DIM + 2) * 4
-#define DECODE_ATTENTION_LAUNCH_2(m, n, k)                                                         \
-    {HEADS, (m), 1}, KEYS_THREADS, (KEYS_MAX_SPLITS + 4 + KEYS_THREADS * 4) * 4
+        KEYS_EXCHANGE + GREATER(KEYS_STATES, KEYS_SUMS(m))
 #define DECODE_ATTENTION_SCRATCH(m, n, k) ((size_t)(m)*HEADS * KEYS_SPLITS(m) * (HEAD_DIM + 2) * 4)
 #define SKINNY_ATTENTION_LAUNCH(m, n, k) DECODE_ATTENTION_LAUNCH(m, n, k)
-#define SKINNY_ATTENTION_LAUNCH_2(m, n, k) DECODE_ATTENTION_LAUNCH_2(m, n, k)
 #define SKINNY_ATTENTION_SCRATCH(m, n, k) DECODE_ATTENTION_SCRATCH(m, n, k)
 
 /* Products of 9 rows and more (skinny_product.h): at most 64 items and 256 rows of x a block,
