@@ -99,7 +99,7 @@ static const struct price_row gpu_within = {UNIT_VECTOR, 1, ALWAYS, 0, 1, 0, 1};
 static const struct price_row gpu_cached = {UNIT_ATTENTION, 0.5, 0, 1, 0.55, 1, 1.15};
 /* The same of many rows: all that a copy reaches, and 19 us of ends and of waves that do not fill.
  */
-static const struct price_row gpu_skinny_cached = {UNIT_ATTENTION, 0.5, 0, 1, 0.92, 2, 4.5};
+static const struct price_row gpu_skinny_cached = {UNIT_ATTENTION, 0.5, 0, 1, 0.92, 1, 9};
 static const struct price_row gpu_skinny_sample = {UNIT_VECTOR, 1, 0, 1, 0.50, 2, 4.9};
 
 /* A row of exponentials beside the products of attention: at head size 64 the special function
