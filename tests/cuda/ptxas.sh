@@ -43,14 +43,15 @@ for pair in "$examples/surefire_1b:sm_80,sm_86,sm_89,sm_90" "$examples/qwen3_0_6
     "$examples/qwen2_5_0_5b:sm_80" "$here/wide_heads:sm_80,sm_86,sm_89,sm_90" \
     "$here/no_logits:sm_80,sm_90"; do
     file=${pair%:*} targets=${pair##*:} kernels='.'
-    model=${file##*/}
+    model=${file##*/} units='.'
     case $model in
-    wide_heads) kernels='_\(decode\|batch\)_attention' ;;
-    no_logits) kernels='_train_\(head\|final\)_' ;;
+    wide_heads) kernels='_\(decode\|batch\)_attention' units='\(decode\|batch\)' ;;
+    no_logits) kernels='_train_\(head\|final\)_' units='\(forward\|backward\)' ;;
     esac
     "$archc" "$file.arch" --emit=ptx --target "$targets" -o "$work/$model" -v \
         2>"$work/notes" || { cat "$work/notes"; exit 1; }
     for ptx in "$work/$model"/*.ptx; do
+        echo "$ptx" | grep -q "/cuda_$units" || continue
         arch=${ptx%.ptx}
         figures "${arch##*.}" "$model" "$ptx" | grep "$kernels" || true
     done
