@@ -120,8 +120,15 @@ enum {
 #define SKINNY_X(m) (SKINNY_GROUPS(m) * 64)
 #define SKINNY_THREADS_90(m) (SKINNY_GROUPS(m) * 128 + 32)
 #define SKINNY_STAGE(m, wide) (((wide) + SKINNY_X(m)) * 128)
+/* As many as find processors, of 256 columns at least. Said number by number: nested as LESSER it was
+ * written out eight times wherever it stands, and the tables of a program were 24 MB of it. */
+#define SKINNY_CAN_SPLIT(splits, tiles, k)                                                         \
+    ((tiles) * (splits) <= CUDA_SMS && (k) > 256 * ((splits) - 1))
 #define SKINNY_SPLITS_90(tiles, k)                                                                 \
-    GREATER(1, LESSER(SKINNY_MAX_SPLITS, LESSER(CUDA_SMS / (tiles), CEIL_DIV(k, 256))))
+    (SKINNY_CAN_SPLIT(SKINNY_MAX_SPLITS, tiles, k) ? SKINNY_MAX_SPLITS                             \
+     : SKINNY_CAN_SPLIT(3, tiles, k)               ? 3                                             \
+     : SKINNY_CAN_SPLIT(2, tiles, k)               ? 2                                             \
+                                                   : 1)
 /* Stages fill a processor; in clusters half of one, where that is four and more, since blocks of a
  * cluster begin together or not at all. */
 #define SKINNY_ROOM_90(m, tiles, k, wide)                                                          \
