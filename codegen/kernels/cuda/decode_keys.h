@@ -1,0 +1,241 @@
+/* decode_keys.h - a warp's part of decode_attention.cu: the group's queries, tiles of 16 keys,
+ * their scores and weights, the sums of values.
+ *
+ * Keys and values go from the cache to operands without shared memory: scores = q k^T: lane (g, i)
+ * takes elements 8 i .. 8 i + 7 of 32 of key g, of q as of k (decode_stream.h); out += p v: lane
+ * (g, i) takes elements 8 g .. 8 g + 7 of 64 of keys 2 i, 2 i + 1, 2 i + 8 and 2 i + 9; element
+ * 8 g + j is column g of product j, so that pairs of keys are put together in registers, and a lane
+ * ends with sixteen elements of out in a row.
+ *
+ * Above head size 128 two warps take a tile together, half of a head's elements each, so that no
+ * more than 128 are in a warp's registers: they add up their scores through shared memory, one
+ * barrier of 64 threads a tile, and both take the weights. */
+#ifndef DECODE_KEYS_H
+#define DECODE_KEYS_H
+
+#define KEYS_NONE (-1e30f) /* below every score */
+enum {
+    KEYS_SHARE = DIV_UP(DIV_UP(HEAD_DIM, KEYS_HALVES), 8) * 8, /* elements of a head, a warp's */
+    KEYS_Q = DIV_UP(KEYS_SHARE, 32),                           /* pieces of them for scores */
+    KEYS_V = DIV_UP(KEYS_SHARE, 64),                           /* and for out */
+};
+STATIC_ASSERT(HEAD_DIM % 8 == 0 && KEYS_SHARE <= 128, "registers hold a warp's share of out");
+STATIC_ASSERT(KV_PAGE % KEYS_TILE == 0, "a tile is of one page");
+
+/* What a lane keeps: rows g and g + 8 are query heads of the group. */
+struct keys_state {
+    u32 q[KEYS_Q][8];        /* pieces of them: rows g, g + 8 of each word */
+    float out[KEYS_V][8][4]; /* d of product j of 64 columns */
+    float most[2], sum[2];   /* of each row's scores; sum of this lane's own keys */
+};
+
+/* Keys and values of a tile, as a lane gets them. */
+struct keys_tile {
+    u32x4 k[KEYS_Q][2];
+    u32x4 v[KEYS_V][4];
+};
+
+/* A tile in the cache. */
+struct keys_place {
+    const bf16 *k, *v; /* the first key's */
+    u32 keys;          /* of it that the row sees, 1.. */
+};
+
+/* Which keys and which elements of a head are this warp's. */
+DEVICE u32 keys_team(void)
+{
+    return threadIdx.x / WARP / KEYS_HALVES;
+}
+
+DEVICE u32 keys_half(void)
+{
+    return KEYS_HALVES == 1 ? 0 : threadIdx.x / WARP % KEYS_HALVES;
+}
+
+/* Of the share's element e, the head's; whether there is one. */
+DEVICE u32 keys_element(u32 e)
+{
+    return keys_half() * KEYS_SHARE + e;
+}
+
+DEVICE u32 keys_has(u32 e)
+{
+    return e < KEYS_SHARE &&
+           (KEYS_SHARE * KEYS_HALVES == HEAD_DIM || keys_element(e) < (u32)HEAD_DIM);
+}
+
+/* The same for loads of eight: lanes that have none load the last ones again, with their
+ * neighbours' sector. `pieces`: what the lanes' elements reach up to. */
+DEVICE u32 keys_loaded(u32 e, u32 pieces)
+{
+    const u32 end = KEYS_SHARE - 8, at = keys_element(pieces > KEYS_SHARE && e > end ? end : e);
+    const u32 last = HEAD_DIM - 8;
+    return KEYS_SHARE * KEYS_HALVES > HEAD_DIM && at > last ? last : at;
+}
+
+/* The tile of `key` on, of a page. */
+DEVICE struct keys_place keys_place(const bf16 *cache, u32 page, u32 key, u32 end)
+{
+    const u64 half = (u64)(KV_HEADS)*KV_PAGE * HEAD_DIM;
+    struct keys_place at;
+    at.k = cache + page * 2 * half + (blockIdx.y * KV_PAGE + key % KV_PAGE) * HEAD_DIM;
+    at.v = at.k + half;
+    at.keys = end - key;
+    return at;
+}
+
+/* Lanes past the end of a head or of the keys load again what others do: their queries are 0 and
+ * their weights are 0. From L2, in the order of the program. */
+DEVICE void keys_load_k(struct keys_tile *tile, struct keys_place at)
+{
+    UNROLL
+    for (u32 c = 0; c < KEYS_Q; c++) {
+        const u32 e = c * 32 + lane_id() % 4 * 8;
+        UNROLL
+        for (u32 i = 0; i < 2; i++) {
+            const u32 key = LESSER(lane_id() / 4 + 8 * i, at.keys - 1);
+            tile->k[c][i] = load_l2_u32x4(at.k + key * HEAD_DIM + keys_loaded(e, KEYS_Q * 32));
+        }
+    }
+}
+
+DEVICE void keys_load_v(struct keys_tile *tile, struct keys_place at)
+{
+    UNROLL
+    for (u32 c = 0; c < KEYS_V; c++) {
+        const u32 e = c * 64 + lane_id() / 4 * 8;
+        UNROLL
+        for (u32 i = 0; i < 4; i++) {
+            const u32 key = LESSER(lane_id() % 4 * 2 + i / 2 * 8 + i % 2, at.keys - 1);
+            tile->v[c][i] = load_l2_u32x4(at.v + key * HEAD_DIM + keys_loaded(e, KEYS_V * 64));
+        }
+    }
+}
+
+/* A piece of the group's queries, `first` being the first one's; rows past the group are its last.
+ */
+DEVICE void keys_query(u32 q[8], const bf16 *first, u32 group, u32 piece)
+{
+    const u32 g = lane_id() / 4, e = piece * 32 + lane_id() % 4 * 8;
+    u32x4 v[2] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
+    if (keys_has(e))
+        UNROLL
+    for (u32 i = 0; i < 2; i++)
+        v[i] = *(const u32x4 *)(const void *)(first + LESSER(g + 8 * i, group - 1) * HEAD_DIM +
+                                              keys_element(e));
+    q[0] = v[0].x;
+    q[1] = v[1].x;
+    q[2] = v[0].y;
+    q[3] = v[1].y;
+    q[4] = v[0].z;
+    q[5] = v[1].z;
+    q[6] = v[0].w;
+    q[7] = v[1].w;
+}
+
+/* score[i] is d of queries by keys 8 i .. 8 i + 7, over this warp's elements. */
+DEVICE void keys_scores(float score[2][4], const struct keys_state *s, const struct keys_tile *tile)
+{
+    UNROLL
+    for (u32 i = 0; i < 8; i++)
+        score[i / 4][i % 4] = 0.0f;
+    UNROLL
+    for (u32 c = 0; c < KEYS_Q; c++)
+        UNROLL
+    for (u32 i = 0; i < 2; i++) {
+        const u32x4 k = tile->k[c][i];
+        const u32 b[4] = {k.x, k.y, k.z, k.w};
+        mma_m16n8k16_bf16(score[i], s->q[c], b);
+        mma_m16n8k16_bf16(score[i], s->q[c] + 4, b + 2);
+    }
+}
+
+/* Adds the other half's sums. `turn`, even or odd, says where they pass, so that one barrier a tile
+ * does: what a warp writes over was read before the barrier in between. */
+DEVICE void keys_exchange(float score[2][4], f32x4 *shared, u32 turn)
+{
+    const u32 other = threadIdx.x ^ WARP;
+    f32x4 *sums = shared + turn % 2 * KEYS_THREADS * 2;
+    UNROLL
+    for (u32 i = 0; i < 2; i++) {
+        const f32x4 mine = {score[i][0], score[i][1], score[i][2], score[i][3]};
+        sums[i * KEYS_THREADS + threadIdx.x] = mine;
+    }
+    barrier_sync(1 + keys_team(), KEYS_HALVES * WARP);
+    UNROLL
+    for (u32 i = 0; i < 2; i++) {
+        const f32x4 theirs = sums[i * KEYS_THREADS + other];
+        score[i][0] += theirs.x;
+        score[i][1] += theirs.y;
+        score[i][2] += theirs.z;
+        score[i][3] += theirs.w;
+    }
+}
+
+/* Scores, in units of log2, become weights relative to the new maximum; out and sum follow it. p is
+ * the weights as operand A. */
+DEVICE void keys_weights(u32 p[4], struct keys_state *s, float score[2][4], float scale, u32 keys)
+{
+    UNROLL
+    for (u32 i = 0; i < 8; i++) {
+        const u32 key = i / 4 * 8 + lane_id() % 4 * 2 + i % 2;
+        score[i / 4][i % 4] = key < keys ? score[i / 4][i % 4] * scale : KEYS_NONE;
+    }
+    UNROLL
+    for (u32 h = 0; h < 2; h++) {
+        float *a = score[0] + 2 * h, *b = score[1] + 2 * h;
+        float most = f32_max(f32_max(a[0], a[1]), f32_max(b[0], b[1]));
+        most = f32_max(most, shuffle_xor_f32(most, 1, WARP));
+        most = f32_max(s->most[h], f32_max(most, shuffle_xor_f32(most, 2, WARP)));
+        const float fade = fast_exp2(s->most[h] - most);
+        s->most[h] = most;
+        a[0] = fast_exp2(a[0] - most);
+        a[1] = fast_exp2(a[1] - most);
+        b[0] = fast_exp2(b[0] - most);
+        b[1] = fast_exp2(b[1] - most);
+        s->sum[h] = s->sum[h] * fade + (a[0] + a[1] + (b[0] + b[1]));
+        UNROLL
+        for (u32 j = 0; j < KEYS_V * 8; j++) {
+            s->out[j / 8][j % 8][2 * h] *= fade;
+            s->out[j / 8][j % 8][2 * h + 1] *= fade;
+        }
+        p[h] = bf16_pack(a[0], a[1]);
+        p[2 + h] = bf16_pack(b[0], b[1]);
+    }
+}
+
+/* Half `j % 2` of word j / 2 of two keys' values, the first key's below. */
+DEVICE u32 keys_pair(u32x4 first, u32x4 second, u32 j)
+{
+    const u32 a[4] = {first.x, first.y, first.z, first.w};
+    const u32 b[4] = {second.x, second.y, second.z, second.w};
+    return bytes_select(a[j / 2], b[j / 2], j % 2 ? 0x7632 : 0x5410);
+}
+
+DEVICE void keys_add(struct keys_state *s, const u32 p[4], const struct keys_tile *tile)
+{
+    UNROLL
+    for (u32 c = 0; c < KEYS_V; c++) {
+        const u32x4 *v = tile->v[c];
+        UNROLL
+        for (u32 j = 0; j < 8; j++) {
+            const u32 b[2] = {keys_pair(v[0], v[1], j), keys_pair(v[2], v[3], j)};
+            mma_m16n8k16_bf16(s->out[c][j], p, b);
+        }
+    }
+}
+
+/* Before any key. */
+DEVICE void keys_begin(struct keys_state *s, const bf16 *first, u32 group)
+{
+    UNROLL
+    for (u32 c = 0; c < KEYS_Q; c++)
+        keys_query(s->q[c], first, group, c);
+    UNROLL
+    for (u32 i = 0; i < KEYS_V * 32; i++)
+        s->out[i / 32][i / 4 % 8][i % 4] = 0.0f;
+    s->most[0] = s->most[1] = KEYS_NONE;
+    s->sum[0] = s->sum[1] = 0.0f;
+}
+
+#endif
