@@ -16,7 +16,8 @@ struct device_bench {
     const struct archrt_cuda *cuda;
     struct session s;
     int rounds;
-    double copy; /* bytes/s, read and written */
+    const char *only; /* kernels whose names hold this text, and no phases; NULL: everything */
+    double copy;      /* bytes/s, read and written */
     char products[48];
     json_t *kernels, *phases, *load;
     struct failure *f;
@@ -154,6 +155,24 @@ static bool trains(const struct archrt_cuda *c, int kernel)
     return false;
 }
 
+static bool wanted(const struct device_bench *b, int kernel)
+{
+    return !b->only || strstr(b->cuda->kernels[kernel].name, b->only);
+}
+
+/* Whether anything of these phases is to be timed. */
+static bool wanted_of(const struct device_bench *b, const enum archrt_phase_id *ids, int n)
+{
+    for (int p = 0; p < n; p++) {
+        const struct archrt_phase *phase = &b->cuda->phases[ids[p]];
+        for (int l = 0; l < phase->n; l++)
+            for (int i = 0; i < phase->loops[l].n; i++)
+                if (wanted(b, phase->loops[l].steps[i].kernel))
+                    return true;
+    }
+    return false;
+}
+
 /* Evaluation's kernels are training's, but for what it does without gradients. */
 static bool bench_kernels(struct device_bench *b, enum archrt_phase_id id)
 {
@@ -166,7 +185,8 @@ static bool bench_kernels(struct device_bench *b, enum archrt_phase_id id)
             int calls = loop->turns > 4 ? loop->turns : 4;
             bool library = products_library(&b->s, o.step);
             double seconds;
-            if (id == ARCHRT_PHASE_EVAL && trains(b->cuda, o.step->kernel))
+            if (!wanted(b, o.step->kernel) ||
+                (id == ARCHRT_PHASE_EVAL && trains(b->cuda, o.step->kernel)))
                 continue;
             if (!time_calls(b, call_step, &o, calls, &seconds))
                 return false;
@@ -235,6 +255,9 @@ static bool bench_phase(struct device_bench *b, const char *name, struct one_pha
                         double tokens, int calls, double *seconds)
 {
     double flops, bytes;
+    *seconds = 0;
+    if (b->only) /* once, for what kernels alone find */
+        return call_phase(b, &o);
     if (!time_calls(b, call_phase, &o, calls, seconds))
         return false;
     price(b, &o, &flops, &bytes);
@@ -322,6 +345,8 @@ static bool bench_load(struct device_bench *b)
         !(one ? bench_steps(b, "decode", ARCHRT_PHASE_DECODE, 1, c->prompt, end, &step)
               : bench_batch(b, c->prompt, end, &step)))
         return false;
+    if (b->only)
+        return true;
     double prompts = prompt * c->slots, steps = step * (c->generate - 1);
     double rate = (double)c->slots * c->generate / (prompts + steps);
     b->load = json_pack("{sisisisfsfsfso}", "sequences", c->slots, "prompt", c->prompt, "generate",
@@ -341,14 +366,23 @@ static bool bench_no_load(struct device_bench *b)
            (c->slots == 1 || bench_batch(b, 1, each < context ? each : context, &seconds));
 }
 
+static void say_products(struct device_bench *b)
+{
+    const char *library = products_name(&b->s);
+    snprintf(b->products, sizeof b->products, "%s", library ? library : "own kernels");
+}
+
 static bool bench_inference(struct device_bench *b)
 {
     const struct archrt_cuda *c = b->cuda;
     double mean;
+    static const enum archrt_phase_id mine[] = {ARCHRT_PHASE_DECODE, ARCHRT_PHASE_BATCH,
+                                                ARCHRT_PHASE_PREFILL};
+    if (!wanted_of(b, mine, 3))
+        return true;
     if (!session_open(&b->s, b->device, c, false, c->pool_pages, b->f))
         return false;
-    const char *library = products_name(&b->s);
-    snprintf(b->products, sizeof b->products, "%s", library ? library : "own kernels");
+    say_products(b);
     bool ok = fill(b, SLAB_WEIGHTS, true, 0.05) && fill(b, SLAB_VECTORS, false, 1) &&
               fill(b, SLAB_ROPE, false, 1) && fill(b, SLAB_CACHE, true, 1) && fill_pages(b) &&
               bench_steps(b, "decode", ARCHRT_PHASE_DECODE, 1, 1, the_model->arch.context, &mean) &&
@@ -370,8 +404,13 @@ static bool bench_training(struct device_bench *b)
                               .correction2 = 0.05f,
                               .clip = 1};
     double tokens = (double)c->batch * c->sequence, seconds;
+    static const enum archrt_phase_id mine[] = {ARCHRT_PHASE_TRAIN, ARCHRT_PHASE_EVAL,
+                                                ARCHRT_PHASE_UPDATE};
+    if (!wanted_of(b, mine, 3))
+        return true;
     if (!session_open(&b->s, b->device, c, true, 0, b->f))
         return false;
+    say_products(b);
     bool ok =
         fill(b, SLAB_PARAMS, false, 0.05) && fill(b, SLAB_WEIGHTS, true, 0.05) &&
         fill(b, SLAB_ROPE, false, 1) && fill_ints(b, SLAB_TOKEN, 1, 7, the_model->arch.vocab) &&
@@ -418,11 +457,13 @@ static bool measure_copy(struct device_bench *b)
 
 /* ---- the command ---- */
 
-bool device_bench(struct device *device, int rounds, json_t **out, struct failure *f)
+bool device_bench(struct device *device, int rounds, const char *only, json_t **out,
+                  struct failure *f)
 {
     struct device_bench b = {.device = device,
                              .cuda = archrt_model.cuda,
                              .rounds = rounds,
+                             .only = only,
                              .kernels = json_array(),
                              .phases = json_array(),
                              .f = f};
@@ -437,6 +478,8 @@ bool device_bench(struct device *device, int rounds, json_t **out, struct failur
     if (products == PRODUCTS_AUTO) /* of prompts too, to compare */
         device->products = PRODUCTS_IF_LOADED;
     bool ok = measure_copy(&b) && bench_inference(&b) && bench_training(&b);
+    if (ok && only && json_array_size(b.kernels) == 0)
+        ok = failed(f, STATUS_USAGE, "no kernel's name holds \"%s\"; `info` lists them", only);
     device->products = products;
     json_object_set_new(*out, "products", json_string(b.products));
     json_object_set_new(*out, "copy_bytes_per_second", json_real(b.copy));
@@ -509,9 +552,12 @@ int cmd_device_bench(int argc, char **argv)
     struct failure f;
     bool json = false;
     int64_t rounds = 15;
+    const char *only = NULL;
     json_t *out = NULL;
     const struct option table[] = {
         {"json", NULL, OPTION_FLAG, &json, NULL, 0, 0, "one JSON object"},
+        {"only", "TEXT", OPTION_TEXT, &only, NULL, 0, 0,
+         "kernels whose names hold TEXT, and no phases"},
         {"repeat", "N", OPTION_INT, &rounds, NULL, 1, 63, "rounds, of which the median (15)"},
         {NULL, NULL, OPTION_FLAG, NULL, NULL, 0, 0, NULL},
     };
@@ -522,7 +568,7 @@ int cmd_device_bench(int argc, char **argv)
         argc, argv, NULL, &f);
     if (result != OPTIONS_READ)
         return result == OPTIONS_HELP ? STATUS_OK : failure_report(&f);
-    bool ok = device_bench(the_device(), (int)rounds, &out, &f);
+    bool ok = device_bench(the_device(), (int)rounds, only, &out, &f);
     if (ok && json) {
         json_dumpf(out, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
         putchar('\n');

@@ -274,7 +274,8 @@ bool device_generate(const float *params, const struct continuations *g, struct 
 
 /* Times every kernel and phase: an object with `copy_bytes_per_second`, `phases`, `kernels`. The
  * caller releases *out, also where it returns false. */
-bool device_bench(struct device *device, int rounds, json_t **out, struct failure *f);
+bool device_bench(struct device *device, int rounds, const char *only, json_t **out,
+                  struct failure *f);
 int cmd_device_bench(int argc, char **argv);
 
 #endif

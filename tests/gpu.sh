@@ -149,7 +149,7 @@ if part bench; then
     merge --quiet
 fi
 if part torch && python3 -c 'import torch' 2>/dev/null; then
-    python3 "$tools/gpu_torch.py" "$work" || status=1
+    python3 "$tools/gpu_torch.py" "$work" "$programs" || status=1
     merge --quiet
 fi
 if part odd; then

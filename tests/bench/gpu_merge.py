@@ -22,6 +22,7 @@ def by_name(result, key="kernels"):
 def show(model, entry):
     special, torch = entry["specialised"], entry["opponents"] or {}
     generic, vendor = by_name(entry["generic"]), by_name(torch, "rows")
+    in_turns = {row["name"]: row.get("ours_in_turns") for row in torch.get("rows", [])}
     print(f"\n{model} on {special['device']}: copies {special['copy_bytes_per_second'] / 1e12:.2f} TB/s"
           + (f", products {torch['matrix_peak'] / 1e12:.0f} TFLOP/s" if torch else ""))
     for row in special["phases"]:
@@ -36,7 +37,8 @@ def show(model, entry):
           f"{special.get('products', 'own kernels')})")
     for row in special["kernels"]:
         ours = row.get("own_seconds") or row["seconds"]  # the generic build has our kernels alone
-        other = [(generic.get(row["name"]), ours), (vendor.get(row["name"]), row["seconds"]),
+        turns = in_turns.get(row["name"]) or row["seconds"]
+        other = [(generic.get(row["name"]), ours), (vendor.get(row["name"]), turns),
                  (row.get("own_seconds"), row["seconds"])]
         cells = "".join(f" {x / y:8.2f}x" if x else f" {'-':>9}" for x, y in other)
         print(f"  {row['name']:34} {row['seconds'] * 1e6:9.2f}{cells}")

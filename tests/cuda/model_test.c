@@ -759,7 +759,7 @@ static void check_bench(struct device *device)
 {
     json_t *out;
     struct failure f;
-    must(device_bench(device, 1, &out, &f), &f);
+    must(device_bench(device, 1, NULL, &out, &f), &f);
     size_t steps = 0;
     for (int id = 0; id < ARCHRT_PHASES; id++)
         for (int l = 0; id != ARCHRT_PHASE_EVAL && l < host->cuda->phases[id].n; l++)
@@ -789,6 +789,24 @@ static void check_bench(struct device *device)
         CHECK(json_is_real(json_object_get(row, "own_seconds")) == (products && standin),
               "phase %s is timed both ways, or is not", phase);
     }
+    json_decref(out);
+}
+
+/* bench --only: kernels of training and of inference, or none. */
+static void check_bench_only(struct device *device)
+{
+    json_t *out;
+    struct failure f;
+    must(device_bench(device, 1, "attention_b", &out, &f), &f);
+    json_t *kernels = json_object_get(out, "kernels");
+    CHECK(json_array_size(kernels) == 1, "%zu kernels timed, of 1", json_array_size(kernels));
+    CHECK(strcmp(json_string_value(json_object_get(json_array_get(kernels, 0), "name")),
+                 "cuda_train_attention_backward") == 0,
+          "another kernel");
+    CHECK(json_array_size(json_object_get(out, "phases")) == 0, "phases are timed");
+    json_decref(out);
+    CHECK(!device_bench(device, 1, "no such kernel", &out, &f) && f.status == STATUS_USAGE,
+          "a kernel that there is not was timed");
     json_decref(out);
 }
 
@@ -828,6 +846,7 @@ int main(int argc, char **argv)
     printf("  %.1f s\n", clock_seconds() - before);
     if (bench)
         check_bench(device);
+    check_bench_only(device);
     printf("%ld launches, %ld of them early, %.1f s; %d failures\n", emulated_launches,
            emulated_early, clock_seconds() - before, failures);
     free(params);
