@@ -10,6 +10,9 @@ foreach(e 40 64 72 128 136 200 256)
 endforeach()
 cuda_kernel_test(skinny_attention_248 decode_attention_test.c HEAD_DIM=248
     FILE_UNDER_TEST="skinny_attention.cu")
+foreach(e 40 64 80 128 136 200)
+    cuda_kernel_test(decode_ring_${e} decode_ring_test.c HEAD_DIM=${e})
+endforeach()
 # Rows, head size: on wgmma up to head size 128, on mma.sync elsewhere.
 foreach(pair 13_40 70_64 100_72 9_128 190_128 200_48 12_136)
     string(REPLACE "_" ";" list ${pair})

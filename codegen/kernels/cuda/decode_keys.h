@@ -112,6 +112,19 @@ DEVICE void keys_load_v(struct keys_tile *tile, struct keys_place at)
     }
 }
 
+/* Pieces of rows g and g + 8 as operand A, two of 16 columns. */
+DEVICE void keys_rows(u32 q[8], u32x4 low, u32x4 high)
+{
+    q[0] = low.x;
+    q[1] = high.x;
+    q[2] = low.y;
+    q[3] = high.y;
+    q[4] = low.z;
+    q[5] = high.z;
+    q[6] = low.w;
+    q[7] = high.w;
+}
+
 /* A piece of the group's queries, `first` being the first one's; rows past the group are its last.
  */
 DEVICE void keys_query(u32 q[8], const bf16 *first, u32 group, u32 piece)
@@ -123,14 +136,7 @@ DEVICE void keys_query(u32 q[8], const bf16 *first, u32 group, u32 piece)
     for (u32 i = 0; i < 2; i++)
         v[i] = *(const u32x4 *)(const void *)(first + LESSER(g + 8 * i, group - 1) * HEAD_DIM +
                                               keys_element(e));
-    q[0] = v[0].x;
-    q[1] = v[1].x;
-    q[2] = v[0].y;
-    q[3] = v[1].y;
-    q[4] = v[0].z;
-    q[5] = v[1].z;
-    q[6] = v[0].w;
-    q[7] = v[1].w;
+    keys_rows(q, v[0], v[1]);
 }
 
 /* score[i] is d of queries by keys 8 i .. 8 i + 7, over this warp's elements. */
