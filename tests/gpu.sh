@@ -20,7 +20,7 @@ set -e
 here=$(cd "$(dirname "$0")" && pwd)
 large=${MODELS:-llama_3_2_1b surefire_1b panda_1b qwen3_0_6b}
 generic=${GENERIC-$large}
-odd='group_8 group_9 group_7 head_64 head_80 head_128'
+odd='group_8 group_9 group_7 odd_d_ff head_64 head_80 head_128'
 parts=" ${PARTS:-verify program bench torch odd generic sanitize} "
 
 # Is a program among those asked for? A large one always.

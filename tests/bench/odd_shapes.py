@@ -5,8 +5,8 @@ import json
 import os
 import sys
 
-PAIRS = [("group_9", "group_8"), ("group_7", "group_8"), ("head_80", "head_64"),
-         ("head_80", "head_128")]
+PAIRS = [("group_9", "group_8"), ("group_7", "group_8"), ("odd_d_ff", "group_8"),
+         ("head_80", "head_64"), ("head_80", "head_128")]
 # Phase, its name in what resolve prints, its sequences (None: whatever), behind about how many
 # tokens a program is measured, against the context.
 PHASES = [("decode", "decode", 1), ("batch", "decode", 64), ("prefill", "prefill", None),

@@ -1,7 +1,7 @@
 #!/bin/sh
 # tables_test.sh ARCHC: the README's GPU table is what gpu_table.py makes of the results; a result
-# file becomes rows; odd shapes and their siblings are of equal bytes, and cost the same where bytes
-# are the limit.
+# file becomes rows; odd shapes and their siblings are of equal bytes (an odd d_ff: 0.1 % fewer), and
+# cost the same where bytes are the limit.
 set -e
 archc=$1
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,7 +20,8 @@ import gpu_table
 
 archc, work = sys.argv[1:]
 for row in json.load(open(work + "/odd.json")):
-    assert abs(row["params"] - 1) < 1e-3 and row["cache"] == 1, row
+    least = 0.998 if row["odd"] == "odd_d_ff" else 1
+    assert least <= row["params"] <= 1 and row["cache"] == 1, row
     for name, phase in row["phases"].items():
         tax = abs(phase["predicted"] - 1)
         assert tax < (0.005 if name in ("decode", "batch") else 0.03), (name, row)
