@@ -238,7 +238,11 @@ static void add_measurement(struct cuda_row *r, json_t *o, int generic, const ch
             series_add(&r->factor, seconds / r->seconds[0].at[r->seconds[0].n - 1]);
         return;
     }
-    double predicted = json_real_of(o, "predicted_seconds");
+    /* Behind the tokens that it was measured behind, where `info` has another place. */
+    double floor = json_real_of(o, "floor_seconds"),
+           predicted = json_real_of(o, "predicted_seconds");
+    if (!isnan(floor))
+        r->floor = floor;
     if (!isnan(predicted))
         r->predicted = predicted;
     double rate = json_real_of(o, "seconds") / seconds; /* theirs are of what was run */

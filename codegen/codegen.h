@@ -189,6 +189,7 @@ struct kernel {
     int times;                                                /* calls in its phase */
     double flops, bytes;                                      /* of one call */
     double floor, seconds;                                    /* of one call: plan_price */
+    struct price a_token; /* what a cached token more adds to a call: plan_price */
 };
 
 enum loop { LOOP_NONE, LOOP_LAYERS, LOOP_LAYERS_REVERSED, LOOP_CHUNKS, LOOP_VOCAB };
@@ -227,9 +228,10 @@ struct schedule {
     int n_steps;
     struct buffer buffers[BUFFER_COUNT];
     size_t work_floats;
-    /* plan_price. Of all steps but those of scored prompts; what a cached token adds, to decode. */
-    struct price price;
-    double seconds_a_token;
+    /* plan_price. Of all steps but those of scored prompts, behind `past` tokens; what one more of
+     * those adds. */
+    struct price price, a_token;
+    double past;
 };
 
 struct plan {

@@ -32,13 +32,13 @@ int driver_targets(struct driver *d, const char **host)
 static struct build_options cuda_options(const struct build_options *host,
                                          const struct model_spec *m, int context)
 {
-    enum { MOST_SLOTS = 256, LEAST_CHUNK = 64, MOST_CHUNK = 2048 };
+    enum { MOST_SLOTS = 256, LEAST_CHUNK = 64 };
     struct build_options o = *host;
     o.weights = DTYPE_BF16;
     o.slots = m->serve.batch < 1 ? 1 : m->serve.batch > MOST_SLOTS ? MOST_SLOTS : m->serve.batch;
     o.chunk = (context + LEAST_CHUNK - 1) / LEAST_CHUNK * LEAST_CHUNK;
-    if (o.chunk > MOST_CHUNK)
-        o.chunk = MOST_CHUNK;
+    if (o.chunk > GPU_PROMPT_ROWS)
+        o.chunk = GPU_PROMPT_ROWS;
     int load = m->serve.prompt + m->serve.generate;
     if (load <= 0 || load > context)
         load = context;

@@ -328,8 +328,14 @@ static void emit_kernel_row(const struct plan *p, const struct kernel *k, struct
     emit_flags(k, t);
     text_printf(t,
                 "     .times = %d,\n     .flops = %.0f,\n     .bytes = %.0f,\n"
-                "     .floor = %.4g,\n     .predicted = %.4g},\n",
+                "     .floor = %.4g,\n     .predicted = %.4g",
                 k->times, k->flops, k->bytes, k->floor, k->seconds);
+    if (k->a_token.bytes > 0)
+        text_printf(t,
+                    ",\n     .a_token = {.flops = %.0f, .bytes = %.0f, .floor = %.4g, "
+                    ".predicted = %.4g}",
+                    k->a_token.flops, k->a_token.bytes, k->a_token.floor, k->a_token.seconds);
+    text_add(t, "},\n");
 }
 
 static void emit_kernels(const struct plan *p, struct text *t)
@@ -453,20 +459,20 @@ static void emit_table(const struct plan *p, struct text *t)
                 p->options.generic ? "generic" : "specialised",
                 (long long)p->extents[EXTENT_SLOTS]);
     if (p->device)
-        text_printf(t, "    .priced_on = \"%s\",\n    .priced_past = %.0f,\n", p->device->name,
-                    p->loads[PHASE_DECODE].past);
+        text_printf(t, "    .priced_on = \"%s\",\n", p->device->name);
     text_add(t, "    .phases = {\n");
     for (int id = 0; id < SCHEDULE_COUNT; id++) {
         char name[32];
         upper_name(name, schedule_names[id]);
         const char *loops = schedule_names[id];
         if (s[id].n_steps)
-            text_printf(t,
-                        "        [ARCHRT_PHASE_%s] = {%s_loops, sizeof %s_loops / sizeof "
-                        "%s_loops[0],\n            .floor = %.6g, .predicted = %.6g, "
-                        ".predicted_a_token = %.6g},\n",
-                        name, loops, loops, loops, s[id].price.floor, s[id].price.seconds,
-                        s[id].seconds_a_token);
+            text_printf(
+                t,
+                "        [ARCHRT_PHASE_%s] = {%s_loops, sizeof %s_loops / sizeof "
+                "%s_loops[0],\n            .past = %.0f, .floor = %.6g, .predicted = %.6g,\n"
+                "            .floor_a_token = %.6g, .predicted_a_token = %.6g},\n",
+                name, loops, loops, loops, s[id].past, s[id].price.floor, s[id].price.seconds,
+                s[id].a_token.floor, s[id].a_token.seconds);
     }
     text_add(t, "    },\n");
     emit_sizes(p, t);

@@ -22,47 +22,64 @@ static int calls(const struct plan *p, const struct step *s, enum schedule_id id
                                   : (int)(p->extents[EXTENT_ROWS] / p->extents[EXTENT_LOSS_ROWS]);
 }
 
-static void price_kernel(struct plan *p, const struct step *s, enum schedule_id id)
+static void price_kernel(struct plan *p, const struct step *s, enum schedule_id id,
+                         const struct price *a_token)
 {
     struct kernel *k = &p->kernels[s->kernel];
     if (k->seconds > 0)
         return; /* another step has the same instance */
     k->floor = s->price.floor / calls(p, s, id);
     k->seconds = s->price.seconds / calls(p, s, id);
+    k->a_token = price_times(a_token, 1.0 / calls(p, s, id));
+}
+
+/* What one more cached token adds to each operation, over the whole context. */
+static void price_a_token(const struct plan *p, const struct priced_list *x, struct price each[])
+{
+    bool cached = x->list->phase == PHASE_PREFILL || x->list->phase == PHASE_DECODE;
+    double apart = p->arch->context - x->load->tokens;
+    struct price at[2][MAX_OPS];
+    struct workload w = *x->load;
+    struct op_list l = *x->list;
+    for (int i = 0; i < 2 && cached && apart > 0; i++) {
+        w.past = i * apart;
+        ops_build(p->arch, l.phase, &w, &l);
+        cost_each(p->device, &l, &w, at[i]);
+    }
+    for (int i = 0; i < l.n; i++) {
+        each[i] = (struct price){0};
+        if (!cached || apart <= 0)
+            continue;
+        struct price less = price_times(&at[0][i], -1);
+        price_add(&at[1][i], &less);
+        each[i] = price_times(&at[1][i], 1 / apart);
+    }
 }
 
 static void price_schedule(struct plan *p, const struct priced_list *x)
 {
-    struct price each[MAX_OPS];
+    struct price each[MAX_OPS], a_token[MAX_OPS];
     struct schedule *s = &p->schedules[x->id];
     const struct op *ops = x->list->ops;
     cost_each(p->device, x->list, x->load, each);
+    price_a_token(p, x, a_token);
+    s->past = x->load->past;
     for (int i = 0; i < s->n_steps; i++) {
         struct step *step = &s->steps[i];
-        struct price before = step->price;
+        struct price before = step->price, more = {0};
         for (int k = 0; k < step->n_fused; k++)
-            if (step->fused[k] >= ops && step->fused[k] < ops + x->list->n)
+            if (step->fused[k] >= ops && step->fused[k] < ops + x->list->n) {
                 price_add(&step->price, &each[step->fused[k] - ops]);
+                price_add(&more, &a_token[step->fused[k] - ops]);
+            }
         if (step->price.bytes == before.bytes && step->price.flops == before.flops)
             continue; /* of another list */
-        price_kernel(p, step, x->id);
-        if (step->when != WHEN_SCORED)
+        price_kernel(p, step, x->id, &more);
+        if (step->when != WHEN_SCORED) {
             price_add(&s->price, &step->price);
+            price_add(&s->a_token, &more);
+        }
     }
-}
-
-/* Seconds that one more cached token adds to a decode step, over the whole context. */
-static double seconds_a_token(const struct plan *p, const struct workload *load)
-{
-    struct workload w = *load;
-    struct op_list l;
-    double at[2];
-    for (int i = 0; i < 2; i++) {
-        w.past = i ? p->arch->context - 1 : 0;
-        ops_build(p->arch, PHASE_DECODE, &w, &l);
-        at[i] = cost_list(p->device, &l, &w);
-    }
-    return p->arch->context > 1 ? (at[1] - at[0]) / (p->arch->context - 1) : 0;
 }
 
 void plan_price(struct plan *p, const struct device *d)
@@ -80,9 +97,6 @@ void plan_price(struct plan *p, const struct device *d)
     p->device = d;
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
         price_schedule(p, &lists[i]);
-    p->schedules[SCHEDULE_DECODE].seconds_a_token = seconds_a_token(p, &p->loads[PHASE_DECODE]);
-    if (p->schedules[SCHEDULE_BATCH].n_steps)
-        p->schedules[SCHEDULE_BATCH].seconds_a_token = seconds_a_token(p, &p->slots_load);
 }
 
 double plan_train_seconds(const struct plan *p)

@@ -109,9 +109,9 @@ static void print_total(const struct plan *p, enum schedule_id id, FILE *out)
     const struct schedule *s = &p->schedules[id];
     fprintf(out, "  on %s ", p->device->name);
     print_price(&s->price, out);
-    if (id == SCHEDULE_DECODE || id == SCHEDULE_BATCH)
-        fprintf(out, ", behind %.0f tokens; %.3f ns more for each", p->loads[PHASE_DECODE].past,
-                1e9 * s->seconds_a_token);
+    if (id == SCHEDULE_PREFILL || id == SCHEDULE_DECODE || id == SCHEDULE_BATCH)
+        fprintf(out, ", behind %.0f tokens; %.3f ns more for each", s->past,
+                1e9 * s->a_token.seconds);
     fputc('\n', out);
 }
 

@@ -146,6 +146,12 @@ void price_add(struct price *sum, const struct price *more)
     sum->seconds += more->seconds;
 }
 
+struct price price_times(const struct price *x, double factor)
+{
+    return (struct price){x->flops * factor, x->bytes * factor, x->floor * factor,
+                          x->seconds * factor};
+}
+
 struct price cost_each(const struct device *d, const struct op_list *l, const struct workload *w,
                        struct price each[])
 {
@@ -191,20 +197,49 @@ struct workload cost_training(const struct device *d, const struct train_spec *t
     return w;
 }
 
-static double phase_time(const struct device *d, const struct arch *a, enum phase phase,
-                         const struct workload *w)
+/* So many calls of a list, with or without what is made of the last rows alone. */
+static struct price calls_price(const struct device *d, const struct arch *a,
+                                const struct workload *w, double calls, bool exit)
 {
-    struct op_list list;
-    ops_build(a, phase, w, &list);
-    return cost_list(d, &list, w);
+    struct op_list l;
+    struct price each[MAX_OPS], sum = {0};
+    ops_build(a, PHASE_PREFILL, w, &l);
+    cost_each(d, &l, w, each);
+    for (int i = 0; i < l.n; i++)
+        if (exit || l.ops[i].section != SECTION_EXIT)
+            price_add(&sum, &each[i]);
+    return price_times(&sum, calls);
+}
+
+/* What a call takes grows evenly with the tokens before it, since attention's arithmetic takes
+ * longer than its cache: so all calls but the last cost what as many would in their midst. */
+struct price cost_prompts(const struct device *d, const struct arch *a, const struct workload *w)
+{
+    if (device_is_cpu(d))
+        return calls_price(d, a, w, 1, true);
+    int full = w->tokens > 0 ? (w->tokens - 1) / GPU_PROMPT_ROWS : 0;
+    struct workload call = *w;
+    call.batch = 1;
+    call.tokens = w->tokens - full * GPU_PROMPT_ROWS;
+    call.past = w->past + full * GPU_PROMPT_ROWS;
+    struct price sum = calls_price(d, a, &call, w->batch, true);
+    if (full == 0)
+        return sum;
+    call.tokens = GPU_PROMPT_ROWS;
+    call.past = w->past + (full - 1) * GPU_PROMPT_ROWS / 2.0;
+    struct price before = calls_price(d, a, &call, (double)full * w->batch, false);
+    price_add(&sum, &before);
+    return sum;
 }
 
 static double decode_time(const struct device *d, const struct arch *a, struct workload w,
                           double past)
 {
+    struct op_list list;
     w.tokens = 1;
     w.past = past;
-    return phase_time(d, a, PHASE_DECODE, &w);
+    ops_build(a, PHASE_DECODE, &w, &list);
+    return cost_list(d, &list, &w);
 }
 
 /* Prefill, then decode integrated over the generated positions: two Gauss points, exact while the
@@ -230,7 +265,7 @@ static double kv_bytes(const struct arch *a, enum dtype kv)
 /* Prompts are taken in pieces of this many rows, which bounds the activations. */
 static double prefill_rows(const struct device *d)
 {
-    return device_is_cpu(d) ? 512 : 8192;
+    return device_is_cpu(d) ? 512 : GPU_PROMPT_ROWS;
 }
 
 static double serving_memory(const struct device *d, const struct serve_spec *s,
@@ -329,7 +364,7 @@ static void serving_metrics(const struct pricing *p, const struct arch *a, unsig
     double ttft = NAN, rate = NAN, latency = NAN;
     if (d) {
         struct workload w = cost_serving(d, s);
-        ttft = phase_time(d, a, PHASE_PREFILL, &w);
+        ttft = cost_prompts(d, a, &w).seconds;
         if (wanted & 1u << METRIC_THROUGHPUT)
             rate = throughput(d, s, a, &w, ttft);
         if (wanted & 1u << METRIC_LATENCY)

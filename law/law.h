@@ -64,6 +64,7 @@ struct price {
     double seconds; /* expected */
 };
 void price_add(struct price *sum, const struct price *more);
+struct price price_times(const struct price *x, double factor);
 /* A phase, whose weights and cache decide together what stays in cache, and each operation's part
  * of it (where `each` is not NULL). The list must have been built with the same workload. What the
  * search ranks by and what a plan's kernels are priced at are both this. */
@@ -79,6 +80,11 @@ double cost_list(const struct device *d, const struct op_list *l, const struct w
  * fp32 weights are asked for, bf16 elsewhere. */
 struct workload cost_serving(const struct device *d, const struct serve_spec *s);
 struct workload cost_training(const struct device *d, const struct train_spec *t, int context);
+/* The prompts of a workload, as a program takes them. On a GPU one after the other, each in calls
+ * of at most GPU_PROMPT_ROWS tokens that see all keys of those before them; logits are made behind
+ * the last. On a CPU as one list. */
+enum { GPU_PROMPT_ROWS = 2048 };
+struct price cost_prompts(const struct device *d, const struct arch *a, const struct workload *w);
 /* One training step of `a` (accumulation and optimiser included), and its tokens/s. FLOPs are those
  * of the model's own products. */
 struct price cost_train_step(const struct device *d, const struct train_spec *t,

@@ -9,11 +9,11 @@ static void add_phase(struct phase_prices *out, struct phase_price x)
     out->at[out->n++] = x;
 }
 
-static struct price price_phase(const struct device *d, const struct arch *a, enum phase phase,
-                                const struct workload *w)
+static struct price price_decode(const struct device *d, const struct arch *a,
+                                 const struct workload *w)
 {
     struct op_list l;
-    ops_build(a, phase, w, &l);
+    ops_build(a, PHASE_DECODE, w, &l);
     return cost_each(d, &l, w, NULL);
 }
 
@@ -26,22 +26,20 @@ static void serving_phases(const struct pricing *p, const struct arch *a, struct
     const int batch = decode.batch, rows[] = {1, batch};
     for (int i = 0; i < (batch > 1 ? 2 : 1); i++) {
         decode.batch = rows[i];
-        add_phase(out,
-                  (struct phase_price){.name = "decode",
-                                       .device = p->serving->name,
-                                       .sequences = rows[i],
-                                       .behind = decode.past,
-                                       .tokens = rows[i],
-                                       .mfu = NAN,
-                                       .price = price_phase(p->serving, a, PHASE_DECODE, &decode)});
+        add_phase(out, (struct phase_price){.name = "decode",
+                                            .device = p->serving->name,
+                                            .sequences = rows[i],
+                                            .behind = decode.past,
+                                            .tokens = rows[i],
+                                            .mfu = NAN,
+                                            .price = price_decode(p->serving, a, &decode)});
     }
-    add_phase(out,
-              (struct phase_price){.name = "prefill",
-                                   .device = p->serving->name,
-                                   .sequences = batch,
-                                   .tokens = (double)batch * s->prompt,
-                                   .mfu = NAN,
-                                   .price = price_phase(p->serving, a, PHASE_PREFILL, &prompt)});
+    add_phase(out, (struct phase_price){.name = "prefill",
+                                        .device = p->serving->name,
+                                        .sequences = batch,
+                                        .tokens = (double)batch * s->prompt,
+                                        .mfu = NAN,
+                                        .price = cost_prompts(p->serving, a, &prompt)});
 }
 
 static void training_phase(const struct pricing *p, const struct arch *a, struct phase_prices *out)

@@ -100,9 +100,9 @@ enum archrt_phase_id {
 struct archrt_phase {
     const struct archrt_loop *loops;
     int n;
-    /* Expected seconds, behind `priced_past` tokens where it decodes, and what one more adds; at
-     * least. 0: not priced. */
-    double floor, predicted, predicted_a_token;
+    /* Seconds behind `past` cached tokens, at least and expected, and what one more of those adds.
+     * 0: not priced. */
+    double past, floor, predicted, floor_a_token, predicted_a_token;
 };
 
 /* Of one pass of a kernel. */
@@ -134,6 +134,10 @@ struct archrt_cuda_kernel {
     int times;               /* calls in its phase */
     double flops, bytes;     /* of one call */
     double floor, predicted; /* s of one call, at least and expected; 0: not priced */
+    /* What one more cached token adds to a call behind its phase's `past`. */
+    struct {
+        double flops, bytes, floor, predicted;
+    } a_token;
 };
 
 /* What was compiled for one architecture: an image for each unit, and the launches of each kernel.
@@ -152,7 +156,6 @@ struct archrt_cuda_target {
 struct archrt_cuda {
     const char *options;   /* "specialised, bf16, 64 slots, tuned for 132 processors" */
     const char *priced_on; /* the device that times are predicted for, or NULL */
-    double priced_past;
     const struct archrt_cuda_target *targets;
     int n_targets;
     const char *const *units; /* names, for messages */

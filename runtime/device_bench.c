@@ -15,7 +15,7 @@ struct device_bench {
     struct device *device;
     const struct archrt_cuda *cuda;
     struct session s;
-    int rounds;
+    int rounds, past; /* tokens in the cache in front of the rows of a call */
     const char *only; /* kernels whose names hold this text, and no phases; NULL: everything */
     double copy;      /* bytes/s, read and written */
     char products[48];
@@ -145,6 +145,27 @@ static bool time_own(struct device_bench *b, bool (*call)(struct device_bench *,
     return true;
 }
 
+/* Cached tokens beyond those that a phase is priced behind. */
+static double tokens_more(const struct device_bench *b, const struct archrt_phase *phase)
+{
+    return b->past - phase->past;
+}
+
+/* A call of a kernel behind so many more tokens than its phase is priced behind. */
+static json_t *kernel_row(const struct device_bench *b, const struct archrt_cuda_kernel *k,
+                          double more, int calls, double seconds)
+{
+    double flops = k->flops + more * k->a_token.flops, bytes = k->bytes + more * k->a_token.bytes;
+    return json_pack("{sssssIsIsIsisisfsfsososososo}", "name", k->name, "phase", k->phase, "m",
+                     (json_int_t)k->m, "n", (json_int_t)k->n, "k", (json_int_t)k->k, "past",
+                     b->past, "calls", calls, "flops", flops, "bytes", bytes, "seconds",
+                     number_or_null(seconds), "floor_seconds",
+                     number_or_null(k->floor + more * k->a_token.floor), "predicted_seconds",
+                     number_or_null(k->predicted + more * k->a_token.predicted), "flops_per_second",
+                     number_or_null(flops / seconds), "of_copy_bandwidth",
+                     number_or_null(bytes / seconds / b->copy));
+}
+
 static bool trains(const struct archrt_cuda *c, int kernel)
 {
     const struct archrt_phase *phase = &c->phases[ARCHRT_PHASE_TRAIN];
@@ -190,13 +211,7 @@ static bool bench_kernels(struct device_bench *b, enum archrt_phase_id id)
                 continue;
             if (!time_calls(b, call_step, &o, calls, &seconds))
                 return false;
-            json_t *row = json_pack(
-                "{sssssIsIsIsisfsfsosososo}", "name", k->name, "phase", k->phase, "m",
-                (json_int_t)k->m, "n", (json_int_t)k->n, "k", (json_int_t)k->k, "calls",
-                loop->turns, "flops", k->flops, "bytes", k->bytes, "seconds",
-                number_or_null(seconds), "predicted_seconds", number_or_null(k->predicted),
-                "flops_per_second", number_or_null(k->flops / seconds), "of_copy_bandwidth",
-                number_or_null(k->bytes / seconds / b->copy));
+            json_t *row = kernel_row(b, k, tokens_more(b, phase), loop->turns, seconds);
             json_array_append_new(b->kernels, row);
             if (library && !time_own(b, call_step, &o, calls, seconds, row))
                 return false;
@@ -217,20 +232,32 @@ static bool call_phase(struct device_bench *b, void *what)
     return session_run(&b->s, o->id, o->when, b->f);
 }
 
-/* FLOPs and bytes of a phase by its kernels; conditional steps count where `when` has them. */
-static void price(const struct device_bench *b, const struct one_phase *o, double *flops,
-                  double *bytes)
+struct phase_price {
+    double flops, bytes, floor, predicted;
+};
+
+/* A phase behind b->past tokens by its kernels; conditional steps count where `when` has them. */
+static struct phase_price price(const struct device_bench *b, const struct one_phase *o)
 {
     const struct archrt_phase *phase = &b->cuda->phases[o->id];
-    *flops = *bytes = 0;
+    double more = tokens_more(b, phase);
+    struct phase_price sum = {.floor = phase->floor + more * phase->floor_a_token,
+                              .predicted = phase->predicted + more * phase->predicted_a_token};
     for (int l = 0; l < phase->n; l++) {
         const struct archrt_loop *loop = &phase->loops[l];
         bool counted = loop->when == ARCHRT_ALWAYS || o->when >> (loop->when - 1) & 1u;
-        for (int i = 0; counted && i < loop->n; i++) {
-            *flops += b->cuda->kernels[loop->steps[i].kernel].flops * loop->turns;
-            *bytes += b->cuda->kernels[loop->steps[i].kernel].bytes * loop->turns;
+        for (int i = 0; i < loop->n; i++) {
+            const struct archrt_cuda_kernel *k = &b->cuda->kernels[loop->steps[i].kernel];
+            if (counted) {
+                sum.flops += (k->flops + more * k->a_token.flops) * loop->turns;
+                sum.bytes += (k->bytes + more * k->a_token.bytes) * loop->turns;
+            } else if (loop->when == ARCHRT_LOGITS) { /* the phase is priced with them */
+                sum.floor -= k->floor * loop->turns;
+                sum.predicted -= k->predicted * loop->turns;
+            }
         }
     }
+    return sum;
 }
 
 static bool uses_library(const struct device_bench *b, enum archrt_phase_id id)
@@ -243,30 +270,22 @@ static bool uses_library(const struct device_bench *b, enum archrt_phase_id id)
     return false;
 }
 
-/* What the cost model said of a phase behind `past` tokens. */
-static double predicted(const struct device_bench *b, enum archrt_phase_id id, int past)
-{
-    const struct archrt_phase *phase = &b->cuda->phases[id];
-    return phase->predicted + (past - b->cuda->priced_past) * phase->predicted_a_token;
-}
-
 /* A row of the table; *seconds: of one call. */
-static bool bench_phase(struct device_bench *b, const char *name, struct one_phase o, int past,
-                        double tokens, int calls, double *seconds)
+static bool bench_phase(struct device_bench *b, const char *name, struct one_phase o, double tokens,
+                        int calls, double *seconds)
 {
-    double flops, bytes;
     *seconds = 0;
     if (b->only) /* once, for what kernels alone find */
         return call_phase(b, &o);
     if (!time_calls(b, call_phase, &o, calls, seconds))
         return false;
-    price(b, &o, &flops, &bytes);
-    json_t *row = json_pack("{sssisfsososososo}", "phase", name, "past", past, "tokens", tokens,
-                            "seconds", number_or_null(*seconds), "predicted_seconds",
-                            number_or_null(predicted(b, o.id, past)), "tokens_per_second",
-                            number_or_null(tokens / *seconds), "flops_per_second",
-                            number_or_null(flops / *seconds), "of_copy_bandwidth",
-                            number_or_null(bytes / *seconds / b->copy));
+    struct phase_price x = price(b, &o);
+    json_t *row = json_pack(
+        "{sssisfsosososososo}", "phase", name, "past", b->past, "tokens", tokens, "seconds",
+        number_or_null(*seconds), "floor_seconds", number_or_null(x.floor), "predicted_seconds",
+        number_or_null(x.predicted), "tokens_per_second", number_or_null(tokens / *seconds),
+        "flops_per_second", number_or_null(x.flops / *seconds), "of_copy_bandwidth",
+        number_or_null(x.bytes / *seconds / b->copy));
     json_array_append_new(b->phases, row);
     return !uses_library(b, o.id) || time_own(b, call_phase, &o, calls, *seconds, row);
 }
@@ -275,6 +294,7 @@ static bool bench_phase(struct device_bench *b, const char *name, struct one_pha
 static bool at_past(struct device_bench *b, int rows, int past)
 {
     struct cuda_call call = {.rows = rows, .head_rows = rows, .segments = 1};
+    b->past = past;
     return fill_ints(b, SLAB_LENGTH, past, 0, INT32_MAX) &&
            fill_ints(b, SLAB_NEXT, 1, 1, the_model->arch.vocab) &&
            fill_ints(b, SLAB_SLOT, 0, 1, b->cuda->slots) &&
@@ -292,7 +312,7 @@ static bool bench_steps(struct device_bench *b, const char *name, enum archrt_ph
     double seconds[3];
     for (int i = 0; i < 3; i++)
         if (!at_past(b, rows, pasts[i]) ||
-            !bench_phase(b, name, (struct one_phase){id, 0}, pasts[i], rows, calls, &seconds[i]))
+            !bench_phase(b, name, (struct one_phase){id, 0}, rows, calls, &seconds[i]))
             return false;
     *mean = (seconds[0] + 4 * seconds[1] + seconds[2]) / 6;
     return at_past(b, rows, pasts[1]); /* for the kernels alone */
@@ -310,6 +330,7 @@ static bool at_prompt(struct device_bench *b, int past, int n)
     int context = the_model->arch.context;
     struct cuda_call call = {.rows = n, .head_rows = 1, .segments = 1};
     int first[2] = {0, n}, head = n - 1;
+    b->past = past;
     return fill_ints(b, SLAB_TOKEN, 1, 7, the_model->arch.vocab) &&
            fill_ints(b, SLAB_SLOT, 0, 0, 1) && fill_ints(b, SLAB_POSITION, past, 1, context) &&
            session_put(&b->s, SLAB_SEGMENT_ROW, 0, first, sizeof first, b->f) &&
@@ -326,7 +347,7 @@ static bool bench_prompt(struct device_bench *b, int tokens, double *seconds)
         double part;
         n = tokens - past < b->cuda->chunk ? tokens - past : b->cuda->chunk;
         struct one_phase o = {ARCHRT_PHASE_PREFILL, past + n < tokens ? NO_LOGITS : LOGITS};
-        if (!at_prompt(b, past, n) || !bench_phase(b, "prefill", o, past, n, 1, &part))
+        if (!at_prompt(b, past, n) || !bench_phase(b, "prefill", o, n, 1, &part))
             return false;
         *seconds += part;
     }
@@ -408,6 +429,7 @@ static bool bench_training(struct device_bench *b)
                                                 ARCHRT_PHASE_UPDATE};
     if (!wanted_of(b, mine, 3))
         return true;
+    b->past = 0;
     if (!session_open(&b->s, b->device, c, true, 0, b->f))
         return false;
     say_products(b);
@@ -416,9 +438,8 @@ static bool bench_training(struct device_bench *b)
         fill(b, SLAB_ROPE, false, 1) && fill_ints(b, SLAB_TOKEN, 1, 7, the_model->arch.vocab) &&
         fill_ints(b, SLAB_TARGET, 3, 11, the_model->arch.vocab) &&
         session_put(&b->s, SLAB_STEP, 0, &step, sizeof step, b->f) &&
-        bench_phase(b, "train", (struct one_phase){ARCHRT_PHASE_TRAIN, 0}, 0, tokens, 1,
-                    &seconds) &&
-        bench_phase(b, "update", (struct one_phase){ARCHRT_PHASE_UPDATE, 0}, 0, 0, 1, &seconds) &&
+        bench_phase(b, "train", (struct one_phase){ARCHRT_PHASE_TRAIN, 0}, tokens, 1, &seconds) &&
+        bench_phase(b, "update", (struct one_phase){ARCHRT_PHASE_UPDATE, 0}, 0, 1, &seconds) &&
         bench_kernels(b, ARCHRT_PHASE_TRAIN) &&
         fill(b, SLAB_GRADS, false, 1e-3) && /* what was added up there is no update */
         bench_kernels(b, ARCHRT_PHASE_EVAL) && bench_kernels(b, ARCHRT_PHASE_UPDATE);

@@ -102,10 +102,10 @@ static json_t *cuda_json(const struct archrt_cuda *c)
     json_t *name = d ? json_string(d->name) : json_null();
     if (d)
         d->api->close(d);
-    return json_pack("{sssosssosfsoso}", "options", c->options, "device", name, "no_device",
-                     d ? "" : say, "predicted_for",
-                     c->priced_on ? json_string(c->priced_on) : json_null(), "predicted_past",
-                     c->priced_past, "predicted", cuda_phases_json(c), "kernels", kernels);
+    return json_pack(
+        "{sssosssosfsoso}", "options", c->options, "device", name, "no_device", d ? "" : say,
+        "predicted_for", c->priced_on ? json_string(c->priced_on) : json_null(), "predicted_past",
+        c->phases[ARCHRT_PHASE_DECODE].past, "predicted", cuda_phases_json(c), "kernels", kernels);
 }
 
 static void print_json(const struct archrt_model *m)
@@ -224,7 +224,7 @@ static void print_cuda_predicted(const struct archrt_cuda *c)
     for (int i = 0, n = 0; i < ARCHRT_PHASES; i++)
         if (c->phases[i].n)
             printf("%s %s %.0f us", n++ ? "," : "", phase_names[i], c->phases[i].predicted * 1e6);
-    printf("; decode behind %.0f tokens\n", c->priced_past);
+    printf("; decode behind %.0f tokens\n", c->phases[ARCHRT_PHASE_DECODE].past);
 }
 
 static void print_cuda(const struct archrt_cuda *c)

@@ -280,6 +280,35 @@ static bool near(double a, double b)
     return a <= b * (1 + 1e-9) && a >= b * (1 - 1e-9);
 }
 
+/* Behind other tokens than it was priced at, a schedule takes what its list does there (decode of
+ * a small model within what the device's cache keeps out of memory), and the kernel of attention
+ * computes and moves what its operation does. */
+static void check_behind(const struct plan *p, enum schedule_id id, const struct op_list *list,
+                         struct workload w, double past)
+{
+    const struct schedule *s = &p->schedules[id];
+    struct op_list l;
+    w.past = past;
+    ops_build(p->arch, list->phase, &w, &l);
+    double want = cost_list(p->device, &l, &w), more = past - s->past;
+    double got = s->price.seconds + more * s->a_token.seconds;
+    CHECK(fabs(got - want) <= (list->phase == PHASE_PREFILL ? 1e-3 : 0.05) * want,
+          "%s behind %.0f: %g s, %g of its list", schedule_names[id], past, got, want);
+    for (int i = 0; i < s->n_steps; i++)
+        for (int k = 0; k < l.n; k++)
+            if (s->steps[i].fused[0] == &list->ops[k] && l.ops[k].kind == OP_ATTENTION) {
+                const struct kernel *x = &p->kernels[s->steps[i].kernel];
+                const struct op *op = &l.ops[k];
+                double flops = (x->flops + more * x->a_token.flops) * op->times;
+                double bytes = (x->bytes + more * x->a_token.bytes) * op->times;
+                double moved = op->weight_bytes + op->value_bytes + op->kv_bytes;
+                CHECK(near(flops, op->flops) && near(bytes, moved) &&
+                          (past == 0 || x->a_token.flops > 0),
+                      "%s behind %.0f: %g FLOPs and %g bytes of %g and %g", x->name, past, flops,
+                      bytes, op->flops, moved);
+            }
+}
+
 /* A plan takes what the search was told: the price of a schedule is that of its list. */
 static void check_prices(const struct plan *p)
 {
@@ -309,6 +338,10 @@ static void check_prices(const struct plan *p)
         double want = cost_list(p->device, rows[i].list, rows[i].load);
         CHECK(near(p->schedules[rows[i].id].price.seconds, want), "%s: %g s, %g of its list",
               schedule_names[rows[i].id], p->schedules[rows[i].id].price.seconds, want);
+        if (rows[i].list->phase == PHASE_PREFILL || rows[i].list->phase == PHASE_DECODE)
+            for (int k = 0; k < 3; k++)
+                check_behind(p, rows[i].id, rows[i].list, *rows[i].load,
+                             k * (p->arch->context - rows[i].load->tokens) / 2);
     }
 }
 

@@ -35,5 +35,8 @@ for k in kernels.values():
 phases = [(p["what"], p["past"]) for p in out["phases"]]
 assert {"train", "update", "prefill", "decode", "batch"} == {what for what, _ in phases}, phases
 timed = [p for p in out["phases"] if p["specialised_seconds"]]
-assert len(timed) == 9 and all(p["predicted_seconds"] > 0 for p in timed), timed
+assert len(timed) == 9 and all(p["predicted_seconds"] > p["floor_seconds"] > 0 for p in timed), timed
+for what in "decode", "batch":
+    behind = sorted((p["past"], p["predicted_seconds"], p["floor_seconds"]) for p in timed if p["what"] == what)
+    assert len(behind) == 3 and all(a < b for i in (0, 1) for a, b in zip(behind[i], behind[i + 1])), behind
 PYTHON

@@ -291,6 +291,53 @@ static void test_decode_anchor(const struct built *b)
     CHECK_NEAR(later - at_start, 16000 * 32768 / (4.3e12 * 0.55), 2e-6);
 }
 
+/* One call of a prompt's tokens behind `past` others. */
+static double prompt_call(const struct device *d, const struct arch *a, struct workload w,
+                          double past, bool last)
+{
+    struct op_list l;
+    struct price each[MAX_OPS];
+    double sum = 0;
+    w.past = past;
+    ops_build(a, PHASE_PREFILL, &w, &l);
+    cost_each(d, &l, &w, each);
+    for (int i = 0; i < l.n; i++)
+        sum += last || l.ops[i].section != SECTION_EXIT ? each[i].seconds : 0;
+    return sum;
+}
+
+/* Prompts on a GPU, call by call, each behind those before it; attention's arithmetic is that of
+ * all pairs of tokens, however they are cut up. On a CPU they are one list. */
+static void test_prompts(const struct built *b)
+{
+    const int lengths[] = {1, 700, 2048, 2049, 4096, 9000};
+    struct arch a = arch_of(&published[0]);
+    const struct device *h200 = &b->devices[DEVICE_H200], *cpu = &b->devices[DEVICE_CPU];
+    for (int i = 0; i < 6; i++) {
+        struct serve_spec s = {.batch = 3, .prompt = lengths[i], .weights = DTYPE_BF16};
+        s.kv = DTYPE_BF16;
+        struct workload w = cost_serving(h200, &s), call = w;
+        double want = 0;
+        call.batch = 1;
+        for (int past = 0; past < w.tokens; past += call.tokens) {
+            call.tokens = w.tokens - past < 2048 ? w.tokens - past : 2048;
+            want += 3 * prompt_call(h200, &a, call, past, past + call.tokens == w.tokens);
+        }
+        CHECK_NEAR(cost_prompts(h200, &a, &w).seconds, want, 1e-9 * want);
+        struct op_list l;
+        w = cost_serving(cpu, &s);
+        ops_build(&a, PHASE_PREFILL, &w, &l);
+        want = cost_list(cpu, &l, &w);
+        CHECK_NEAR(cost_prompts(cpu, &a, &w).seconds, want, 1e-12 * want);
+    }
+    /* 2048 tokens behind 2048 take what 4096 take but for the first 2048: three times the keys. */
+    struct workload w = {
+        .batch = 1, .tokens = 2048, .weights = DTYPE_BF16, .kv = DTYPE_BF16, .values = DTYPE_BF16};
+    double more = prompt_call(h200, &a, w, 2048, false) - prompt_call(h200, &a, w, 0, false);
+    double pairs = 2048.0 * 2048, flops = 4 * pairs * arch_dq(&a) * a.layers;
+    CHECK(more > flops / (989e12 * 0.60) && more < 1.5 * flops / (989e12 * 0.60));
+}
+
 /* Two Gauss points against the sum over every generated position. */
 static void test_throughput(struct built *b)
 {
@@ -414,6 +461,7 @@ int main(void)
     test_totals();
     test_kv_bytes(b);
     test_decode_anchor(b);
+    test_prompts(b);
     test_throughput(b);
     test_published_ratio(b);
     test_price_order(b);
