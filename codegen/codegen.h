@@ -56,6 +56,9 @@ enum extent {
     EXTENT_SCORE_ROWS,  /* of them, rows whose logits exist at once */
     EXTENT_SLOTS,       /* sequences that a CUDA program decodes at once */
     EXTENT_SEGMENTS,    /* prompts that one of its prefill calls takes at most */
+    EXTENT_TILE_ROWS,   /* of x as kernels of decode hand it on (archrt_cuda.h); 0: none does */
+    EXTENT_TILE_COLUMNS,
+    EXTENT_SQUARES, /* sums of squares of a row of it */
     EXTENT_PARAMS,      /* floats of the parameter slab */
     EXTENT_ONE,
     EXTENT_COUNT
@@ -101,6 +104,8 @@ enum buffer_id {
     BUFFER_D_LOGITS, /* CUDA: bf16, beside the fp32 logits */
     BUFFER_TOP,      /* of a row's logits that are not written: the largest, */
     BUFFER_SUM,      /* and the sum of e^(logit - largest) */
+    BUFFER_TILES,    /* CUDA: x times the next norm's gain, */
+    BUFFER_SQUARES,  /* and what that norm wants beside it */
     BUFFER_AGAIN,    /* what backward makes again: values, then statistics from RSTD1 on */
     BUFFER_COUNT = BUFFER_AGAIN + VALUE_COUNT + BUFFER_LSE - BUFFER_RSTD1 + 1
 };
@@ -174,7 +179,7 @@ struct operand {
 /* How a kernel divides its work between threads: what one reads of another's output. */
 enum partition { PARTITION_ROWS, PARTITION_OTHER };
 
-enum { MAX_FUSED = 6, MAX_OPERANDS = 13 };
+enum { MAX_FUSED = 6, MAX_OPERANDS = 15 };
 
 /* One specialised kernel: an instance of a kernel file. */
 struct kernel {

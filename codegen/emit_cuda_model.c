@@ -65,7 +65,9 @@ static void emit_weights(const struct plan *p, struct text *t)
            "#define WEIGHT_2(at, stride) PLACE(SLAB_WEIGHTS, 2, at, stride)\n"
            "#define VECTOR_2(at, stride) PLACE(SLAB_VECTORS, 4, (at) - PARAM_DECAYED, stride)\n"
            "#define GRADIENT_2(at, stride) PLACE(SLAB_GRADS, 4, at, stride)\n"
+           "#define NEXT_2(at, stride) VECTOR_2((at) + (stride), stride)\n"
            "#define W(...) WEIGHT_2(__VA_ARGS__)\n#define V(...) VECTOR_2(__VA_ARGS__)\n"
+           "#define V_NEXT(...) NEXT_2(__VA_ARGS__) /* of the layer behind */\n"
            "#define G(...) GRADIENT_2(__VA_ARGS__)\n");
     if (p->extents[EXTENT_HEAD_TOKENS])
         text_add(t, "/* A turn's tokens of embedding or head. */\n"
@@ -160,7 +162,11 @@ static void emit_operand(const struct emitter *e, const struct operand *o, struc
             text_printf(t, "W_TOKENS(AT_%s)", weight_rows[o->id].name);
             break;
         }
-        text_printf(t, "%s(AT_%s)", weight_rows[o->id].decay ? "W" : "V", weight_rows[o->id].name);
+        text_printf(t, "%s(AT_%s)",
+                    weight_rows[o->id].decay ? "W"
+                    : o->at == AT_NEXT_LAYER ? "V_NEXT"
+                                             : "V",
+                    weight_rows[o->id].name);
         break;
     case OPERAND_GRADIENT:
         text_printf(t, "%s(AT_%s)", o->at == AT_TOKENS ? "G_TOKENS" : "G", weight_rows[o->id].name);
@@ -383,6 +389,14 @@ static void emit_targets(const struct plan *p, const struct cuda_targets *target
                 "\"\\\"\\n\" \\\n"
                 "            #name \"_end:\\n.byte 0\\n.previous\\n\"); \\\n"
                 "    extern const char name[], name##_end[];\n");
+    if (p->extents[EXTENT_TILE_ROWS])
+        text_printf(t,
+                    "_Static_assert(CUDA_TILE_ROWS(SLOTS) == %lld && CUDA_TILE_COLUMNS(D_MODEL) == "
+                    "%lld &&\n                   CUDA_SQUARES(D_MODEL) == %lld, \"room for what "
+                    "kernels hand on\");\n",
+                    (long long)p->extents[EXTENT_TILE_ROWS],
+                    (long long)p->extents[EXTENT_TILE_COLUMNS],
+                    (long long)p->extents[EXTENT_SQUARES]);
     for (int i = 0; i < targets->n; i++)
         emit_images(p, &targets->list[i], t);
     text_add(t, "static const struct archrt_cuda_target targets[] = {\n");

@@ -24,11 +24,12 @@ const struct weight_row weight_rows[WEIGHT_COUNT] = {
     [WEIGHT_NORMF] = {"NORMF", EXTENT_D_MODEL, EXTENT_NONE, false, false},
 };
 
-/* The slab's order: whole-model matrices, each layer's matrices, whole-model vectors, each layer's.
- */
+/* The slab's order: whole-model matrices, each layer's matrices, each layer's vectors, whole-model
+ * vectors. Whatever norms what a layer leaves is the next layer's first vector: behind the last
+ * layer, where the attention norm of one more would be, the final norm. */
 static const enum weight slab_order[] = {
-    WEIGHT_EMBED, WEIGHT_HEAD,  WEIGHT_QKV,      WEIGHT_O,         WEIGHT_GATE_UP, WEIGHT_DOWN,
-    WEIGHT_NORMF, WEIGHT_NORM1, WEIGHT_QKV_BIAS, WEIGHT_HEAD_NORM, WEIGHT_NORM2};
+    WEIGHT_EMBED, WEIGHT_HEAD,     WEIGHT_QKV,       WEIGHT_O,     WEIGHT_GATE_UP, WEIGHT_DOWN,
+    WEIGHT_NORM1, WEIGHT_QKV_BIAS, WEIGHT_HEAD_NORM, WEIGHT_NORM2, WEIGHT_NORMF};
 enum { SLAB_ORDER = sizeof slab_order / sizeof slab_order[0] };
 
 static int64_t round_up(int64_t n, int64_t step)
@@ -98,8 +99,10 @@ int64_t weight_offset(const struct plan *p, enum weight w, int layer)
     if (!decay)
         slab_floats(p, &at);
     if (per_layer)
-        at += group_floats(p, false, decay, WEIGHT_NONE) +
-              layer * group_floats(p, true, decay, WEIGHT_NONE);
+        at += layer * group_floats(p, true, decay, WEIGHT_NONE);
+    if (per_layer == decay) /* matrices of layers, vectors of the model: the others come first */
+        at += decay ? group_floats(p, false, true, WEIGHT_NONE)
+                    : p->arch->layers * group_floats(p, true, false, WEIGHT_NONE);
     return at + group_floats(p, per_layer, decay, w);
 }
 

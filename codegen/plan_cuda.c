@@ -2,6 +2,8 @@
  * at once, the operands of its kernels in the order of their prototypes (runtime/archrt_cuda.h). */
 #include "plan.h"
 
+#include <assert.h>
+
 /* ---- what it refuses ---- */
 
 const char *cuda_refuses(struct arena *a, const struct arch *arch)
@@ -36,12 +38,29 @@ enum { SEGMENTS = 8 };
  * once a chunk, stays a small part of the chunk's products. */
 static const int64_t cuda_logits = 256 << 20;
 
+/* Rows of decode up to which norms stand in the products behind them, as in target.c. */
+enum { STREAM_ROWS = 8 };
+
+/* Of x between kernels of decode: CUDA_TILE_ROWS and so on of archrt_cuda.h, as the emitted table
+ * asserts. */
+static void set_tiles(struct plan *p)
+{
+    int64_t *e = p->extents, m = e[EXTENT_SLOTS], d = e[EXTENT_D_MODEL];
+    if (m <= STREAM_ROWS)
+        return;
+    int64_t high = m > 192 ? 256 : (m + 63) / 64 * 64;
+    e[EXTENT_TILE_ROWS] = (m + high - 1) / high * high;
+    e[EXTENT_TILE_COLUMNS] = (d + 63) / 64 * 64;
+    e[EXTENT_SQUARES] = (d + 127) / 128 * 4;
+}
+
 void cuda_set_extents(struct plan *p)
 {
     int64_t *e = p->extents;
     e[EXTENT_VOCAB] = slab_vocab(p);
     e[EXTENT_SLOTS] = p->options.slots > 1 ? p->options.slots : 1;
     e[EXTENT_SEGMENTS] = SEGMENTS;
+    set_tiles(p);
     e[EXTENT_LOSS_ROWS] = loss_rows(e[EXTENT_ROWS], p->arch->vocab, cuda_logits);
     if (e[EXTENT_LOSS_ROWS] > 2048)
         e[EXTENT_LOSS_ROWS] = loss_rows(e[EXTENT_ROWS], 1, 2048);
@@ -67,6 +86,7 @@ static enum dtype buffer_type(int id)
     case BUFFER_LSE:
     case BUFFER_TOP:
     case BUFFER_SUM:
+    case BUFFER_SQUARES:
         return DTYPE_F32;
     default:
         return DTYPE_BF16;
@@ -84,6 +104,10 @@ void cuda_declare(const struct plan *p, enum schedule_id id, struct schedule *s)
                                          .width = never ? EXTENT_HEAD_TOKENS : EXTENT_VOCAB};
     b[BUFFER_TOP] = (struct buffer){.name = "top", .rows = EXTENT_ROWS, .width = EXTENT_ONE};
     b[BUFFER_SUM] = (struct buffer){.name = "sum", .rows = EXTENT_ROWS, .width = EXTENT_ONE};
+    b[BUFFER_TILES] =
+        (struct buffer){.name = "tiles", .rows = EXTENT_TILE_ROWS, .width = EXTENT_TILE_COLUMNS};
+    b[BUFFER_SQUARES] =
+        (struct buffer){.name = "squares", .rows = EXTENT_SLOTS, .width = EXTENT_SQUARES};
     if (id == SCHEDULE_DECODE || id == SCHEDULE_BATCH) { /* k and v go straight to the cache */
         b[VALUE_ROPE].name = "q";
         b[VALUE_ROPE].width = EXTENT_DQ;
@@ -154,6 +178,33 @@ static void bind_known_rows(struct binding *b)
     bind_plain(b, OPERAND_PAGES);
 }
 
+/* What a kernel of decode of many rows reads of the one that made its x. */
+static void bind_handed_on(struct binding *b)
+{
+    bind_buffer(b, BUFFER_TILES, false);
+    bind_buffer(b, BUFFER_SQUARES, false);
+}
+
+/* What it leaves for the norm behind x: with its gain, if it is a layer's last kernel that of the
+ * next layer, or the final norm's, which stands where one more layer's would (layout.c). */
+static void bind_hands_on(struct binding *b, enum value x)
+{
+    const struct op_list *l = &b->p->slots;
+    const struct op *norm = NULL;
+    for (int i = 0; i < l->n && !norm; i++)
+        if (l->ops[i].kind == OP_NORM && l->ops[i].in[0] == x)
+            norm = &l->ops[i];
+    assert(norm && norm->section == SECTION_LAYER);
+    bool next = b->section == SECTION_LAYER && norm < b->step->fused[0];
+    bind_operand(b, OPERAND_WEIGHT, (int)norm->weight,
+                 next                          ? AT_NEXT_LAYER
+                 : b->section == SECTION_LAYER ? AT_LAYER
+                                               : AT_FIRST_LAYER,
+                 false);
+    bind_buffer(b, BUFFER_TILES, true);
+    bind_buffer(b, BUFFER_SQUARES, true);
+}
+
 static void bind_decode_qkv(struct binding *b, enum kernel_kind kind)
 {
     const struct step *s = b->step;
@@ -166,11 +217,10 @@ static void bind_decode_qkv(struct binding *b, enum kernel_kind kind)
     bind_weight(b, OPERAND_WEIGHT, weight_of(find_kind(s, OP_BIAS)));
     bind_weight(b, OPERAND_WEIGHT, weight_of(find_kind(s, OP_HEAD_NORM)));
     bind_plain(b, OPERAND_ROPE);
-    if (kind == CUDA_DECODE_QKV)
-        bind_known_rows(b);
-    else
-        bind_cached_rows(b);
+    bind_known_rows(b);
     bind_work(b);
+    if (kind == CUDA_SKINNY_QKV)
+        bind_handed_on(b);
 }
 
 static void bind_decode_product(struct binding *b, enum kernel_kind kind)
@@ -191,6 +241,26 @@ static void bind_decode_product(struct binding *b, enum kernel_kind kind)
         bind_plain(b, OPERAND_SLOT);
     }
     bind_work(b);
+    if (kind == CUDA_SKINNY_RESIDUAL)
+        bind_hands_on(b, s->fused[s->n_fused - 1]->out);
+    else if (kind == CUDA_SKINNY_GATE_UP || kind == CUDA_SKINNY_HEAD)
+        bind_handed_on(b);
+}
+
+static void bind_embed(struct binding *b)
+{
+    bind_value(b, VALUE_X, true);
+    bind_written(b, OPERAND_TOKENS);
+    bind_written(b, OPERAND_POSITION);
+    bind_weight(b, OPERAND_WEIGHT, WEIGHT_EMBED);
+    bind_plain(b, OPERAND_SLOT);
+    bind_plain(b, OPERAND_NEXT);
+    bind_plain(b, OPERAND_LENGTH);
+    if (b->step->fused[0]->m > STREAM_ROWS)
+        bind_hands_on(b, VALUE_X);
+    else
+        for (int i = 0; i < 3; i++)
+            bind_none(b);
 }
 
 static void bind_sample(struct binding *b)
@@ -211,13 +281,7 @@ static void bind_decode(struct binding *b, enum kernel_kind kind)
 {
     switch (kind) {
     case CUDA_DECODE_EMBED:
-        bind_value(b, VALUE_X, true);
-        bind_written(b, OPERAND_TOKENS);
-        bind_written(b, OPERAND_POSITION);
-        bind_weight(b, OPERAND_WEIGHT, WEIGHT_EMBED);
-        bind_plain(b, OPERAND_SLOT);
-        bind_plain(b, OPERAND_NEXT);
-        bind_plain(b, OPERAND_LENGTH);
+        bind_embed(b);
         break;
     case CUDA_DECODE_QKV:
     case CUDA_SKINNY_QKV:

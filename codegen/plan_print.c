@@ -242,6 +242,12 @@ static bool defined_before_read(const struct schedule *s)
     return true;
 }
 
+/* Down's gain of the layer behind the last is the final norm's. */
+static bool norms_in_a_row(const struct plan *p)
+{
+    return weight_offset(p, WEIGHT_NORMF, 0) == weight_offset(p, WEIGHT_NORM1, p->arch->layers);
+}
+
 static bool live_buffers_apart(const struct plan *p, const struct schedule *s)
 {
     for (int i = 0; i < BUFFER_COUNT; i++)
@@ -274,6 +280,10 @@ bool plan_verify(const struct plan *p, const char **why)
         }
     if (!again_as_asked(p)) {
         *why = "what is to be made again is not, or twice, or too late";
+        return false;
+    }
+    if (!norms_in_a_row(p)) {
+        *why = "the final norm does not stand behind the layers' norms";
         return false;
     }
     for (int id = 0; id < SCHEDULE_COUNT; id++) {

@@ -88,11 +88,12 @@ static const struct price_row gpu_rows[OP_KIND_COUNT] = {
  *
  * Above, as an H200 has it at 64 rows (NOTES-skinny.md): weights stream at nine tenths of what is
  * copied; a kernel's beginning and end take some launches more, most where blocks share a matrix of
- * few rows by columns and add up; the norm is a pass of its own. */
+ * few rows by columns and add up. Norms are halves of the kernels around them: so since that was
+ * measured, and of sm_90 alone; elsewhere they are passes, of two launches' time each, that are not
+ * priced here. */
 static const struct price_row gpu_stream = {UNIT_MATRIX, 0.75, 0, 1, 0.96, 1, 0.62};
 static const struct price_row gpu_skinny = {UNIT_MATRIX, 0.75, 0, 1, 0.93, 1, 1};
 static const struct price_row gpu_skinny_split = {UNIT_MATRIX, 0.75, 0, 1, 0.93, 1, 4.15};
-static const struct price_row gpu_skinny_norm = {UNIT_VECTOR, 1, DECODE, 0, 0.90, 1, 2};
 static const struct price_row gpu_within = {UNIT_VECTOR, 1, ALWAYS, 0, 1, 0, 1};
 /* Keys and values. Of few rows a warp has a tile or a few, one behind the other, while the next
  * product fills its ring: latency, and half of the bandwidth. */
@@ -118,8 +119,6 @@ static struct price_row gpu_decode(const struct op *op)
     switch (op->kind) {
     case OP_MATMUL:
         return stream ? gpu_stream : op->n > SPLIT_ROWS ? gpu_skinny : gpu_skinny_split;
-    case OP_NORM:
-        return stream ? gpu_within : gpu_skinny_norm;
     case OP_ATTENTION:
         return stream ? gpu_cached : gpu_skinny_cached;
     case OP_SAMPLE:

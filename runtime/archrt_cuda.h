@@ -103,10 +103,23 @@ struct cuda_maps {
  * the step has written: weights, gains and rope; slots, lengths and pages; the cache's older keys.
  * It lets its successor start early. */
 
+/* On sm_90, above 8 rows, a norm is half of the kernel that makes x and half of the product behind
+ * it. The former leaves, beside x, `tiles`: x gain as bf16, the gain that of the norm which is next,
+ * as the product copies it: for each CUDA_TILE_HIGH(m) rows, for each 64 columns, rows of 128 bytes,
+ * of which those 16 that are number i stand at place i ^ row % 8. And squares[m][CUDA_SQUARES(D)],
+ * which add up to the sum of a row's squares, from which the product makes the factor that is
+ * missing in its sums. Columns from D on and rows from m on are 0: embedding writes them, the others
+ * leave them. Elsewhere nobody reads or writes either. */
+#define CUDA_TILE_HIGH(m) ((m) > 192 ? 256 : ((m) + 63) / 64 * 64)
+#define CUDA_TILE_ROWS(m) (((m) + CUDA_TILE_HIGH(m) - 1) / CUDA_TILE_HIGH(m) * CUDA_TILE_HIGH(m))
+#define CUDA_TILE_COLUMNS(d) (((d) + 63) / 64 * 64)
+#define CUDA_SQUARES(d) (((d) + 127) / 128 * 4)
+
 /* x[m][D] = table[token][D]. Row i: token[i] = next[slot[i]], position[i] = length[slot[i]];
- * position -1, token 0 and x = 0 where slot[i] < 0. */
+ * position -1, token 0 and x = 0 where slot[i] < 0. gain, tiles and squares: NULL up to 8 rows. */
 typedef void cuda_decode_embed_fn(float *x, int *token, int *position, const bf16 *table,
-                                  const int *slot, const int *next, const int *length);
+                                  const int *slot, const int *next, const int *length,
+                                  const float *gain, bf16 *tiles, float *squares);
 /* y = x rstd gain over D; then w[QKV][D] y + bias[QKV]; q and k heads times head_gain[2][E] over
  * their rms where DM_HEAD_NORM; rotated by position, length[slot[i]]; k and v into the cache,
  * q[m][dq] bf16 out. */
@@ -139,15 +152,23 @@ typedef void cuda_sample_fn(int *next, int *length, int *output, const float *lo
                             const struct cuda_call *call, const int *head_row, const int *slot,
                             const int *position, const struct cuda_sampling *sampling,
                             void *scratch, int *counter);
-/* The same from position[m]. */
+/* The same of more rows, with what is handed on: tiles and squares read in place of x and gain, or
+ * written, with the next norm's gain. No row of x is that of two rows of logits. */
 typedef void cuda_skinny_qkv_fn(bf16 *q, bf16 *cache, const float *x, const bf16 *w,
                                 const float *gain, const float *bias, const float *head_gain,
-                                const float *rope, const int *slot, const int *position,
-                                const int *pages, void *scratch, int *counter);
+                                const float *rope, const int *slot, const int *length,
+                                const int *pages, void *scratch, int *counter, const bf16 *tiles,
+                                const float *squares);
 typedef cuda_decode_attention_fn cuda_skinny_attention_fn;
-typedef cuda_decode_residual_fn cuda_skinny_residual_fn;
-typedef cuda_decode_gate_up_fn cuda_skinny_gate_up_fn;
-typedef cuda_decode_head_fn cuda_skinny_head_fn;
+typedef void cuda_skinny_residual_fn(float *y, const bf16 *a, const bf16 *w, const float *residual,
+                                     const int *slot, void *scratch, int *counter,
+                                     const float *gain, bf16 *tiles, float *squares);
+typedef void cuda_skinny_gate_up_fn(bf16 *h, const float *x, const bf16 *w, const float *gain,
+                                    const int *slot, void *scratch, int *counter,
+                                    const bf16 *tiles, const float *squares);
+typedef void cuda_skinny_head_fn(float *logits, const float *x, const bf16 *w, const float *gain,
+                                 const struct cuda_call *call, const int *head_row, void *scratch,
+                                 int *counter, const bf16 *tiles, const float *squares);
 
 /* ---- prefill: call->rows rows of at most m = CHUNK ----------------------------------------------
  */

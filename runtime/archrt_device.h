@@ -62,7 +62,7 @@ struct archrt_operand {
     size_t at, layer, chunk;
 };
 
-enum { ARCHRT_MAX_OPERANDS = 13, ARCHRT_MAX_PASSES = 3 };
+enum { ARCHRT_MAX_OPERANDS = 15, ARCHRT_MAX_PASSES = 3 };
 struct archrt_step {
     int kernel; /* index into the kernels */
     int n;      /* operands */
@@ -108,7 +108,7 @@ struct archrt_phase {
 /* Of one pass of a kernel. */
 struct archrt_launch {
     unsigned grid[4]; /* x, y, z; blocks of a cluster, one behind the other along y, or 0: none */
-    unsigned threads, shared;
+    unsigned threads, shared; /* no threads: a pass that this architecture has no use for */
 };
 struct archrt_launches {
     struct archrt_launch pass[ARCHRT_MAX_PASSES];

@@ -24,8 +24,9 @@ static bool collect(struct session *s, const struct archrt_step *step, int layer
                     struct failure *f)
 {
     const struct cuda_maps *maps = &s->target->launches[step->kernel].maps;
+    bool loaded = s->functions[step->kernel][s->cuda->kernels[step->kernel].passes - 1];
     (void)f;
-    for (int i = 0; s->functions[step->kernel][0] && i < maps->n; i++) {
+    for (int i = 0; loaded && i < maps->n; i++) {
         const struct cuda_map *shape = &maps->list[i];
         void *at = session_operand(s, &step->operands[shape->operand], layer, chunk);
         if (find(s, shape, at))

@@ -90,10 +90,12 @@ static bool find_functions(struct session *s, struct failure *f)
     for (int i = 0; i < c->n_kernels; i++) {
         const struct archrt_cuda_kernel *k = &c->kernels[i];
         for (int pass = 0; s->modules[k->unit] && pass < k->passes; pass++) {
+            const struct archrt_launch *launch = &s->target->launches[i].pass[pass];
             char name[96];
+            if (launch->threads == 0)
+                continue;
             snprintf(name, sizeof name, pass ? "%s_%d" : "%s", k->name, pass + 1);
-            if (!s->device->api->function(s->device, s->modules[k->unit], name,
-                                          s->target->launches[i].pass[pass].shared,
+            if (!s->device->api->function(s->device, s->modules[k->unit], name, launch->shared,
                                           k->early && s->device->sm >= 90, &s->functions[i][pass]))
                 return refused(s, f, name);
         }
@@ -178,11 +180,16 @@ bool session_step(struct session *s, const struct archrt_step *step, int layer, 
         void **pointer = &pointers[maps->list[i].operand];
         *pointer = session_map_of(s, &maps->list[i], *pointer);
     }
-    for (int pass = 0; pass < k->passes; pass++)
-        if (!s->device->api->launch(s->device, s->functions[step->kernel][pass],
-                                    &s->target->launches[step->kernel].pass[pass], args, step->n,
-                                    k->early && (early || pass > 0)))
+    bool behind = early; /* a kernel that it may overlap */
+    for (int pass = 0; pass < k->passes; pass++) {
+        const struct archrt_launch *launch = &s->target->launches[step->kernel].pass[pass];
+        if (launch->threads == 0)
+            continue;
+        if (!s->device->api->launch(s->device, s->functions[step->kernel][pass], launch, args,
+                                    step->n, k->early && behind))
             return refused(s, f, k->name);
+        behind = true;
+    }
     return true;
 }
 

@@ -71,12 +71,14 @@ static json_t *cuda_phases_json(const struct archrt_cuda *c)
     return phases;
 }
 
-/* Of each pass, for the first architecture. */
+/* Of each pass that it has, for the first architecture. */
 static json_t *launches_json(const struct archrt_cuda *c, int kernel)
 {
     json_t *list = json_array();
     for (int i = 0; c->n_targets && i < c->kernels[kernel].passes; i++) {
         const struct archrt_launch *l = &c->targets[0].launches[kernel].pass[i];
+        if (l->threads == 0)
+            continue;
         json_array_append_new(list, json_pack("{s[III]sIsI}", "grid", (json_int_t)l->grid[0],
                                               (json_int_t)l->grid[1], (json_int_t)l->grid[2],
                                               "threads", (json_int_t)l->threads, "shared_bytes",

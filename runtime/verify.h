@@ -242,6 +242,20 @@ struct device_checks {
 };
 bool verify_device(struct device *d, const struct device_checks *c, struct failure *f);
 
+/* verify_device_tiles.c: what kernels of decode hand on beside x. Before the call, made of the
+ * trial's x, or poisoned where the kernel writes it; behind it, judged by the trial's y, or unchanged.
+ * Nothing where the step has no such operands. */
+struct session;
+struct archrt_step;
+struct device_handing {
+    struct session *s;
+    const struct archrt_step *step;
+    int layer;
+    struct trial *t;
+};
+bool device_tiles_put(const struct device_handing *a, struct failure *f);
+bool device_tiles_check(const struct device_handing *a, struct failure *f);
+
 enum device_element { DEVICE_NO_OPERAND, DEVICE_F32, DEVICE_BF16, DEVICE_INT };
 /* Where a trial's operand goes: number `operand` of the kernel's parameters. */
 struct device_operand {

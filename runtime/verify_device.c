@@ -483,9 +483,10 @@ static bool run_case(struct attempt *a, int m, int past, const struct device_che
         t->rounding = a->kind->rounding * 0x1p-8;
     if (c->plant && (strcmp(c->plant, "kernels") == 0 || strcmp(c->plant, a->cuda->name) == 0))
         t->plant = PLANT_VALUE;
-    if (!put_call(a) || !each_block(a, true) ||
+    const struct device_handing handing = {a->s, a->step, a->layer, t};
+    if (!put_call(a) || !each_block(a, true) || !device_tiles_put(&handing, a->f) ||
         !session_step(a->s, a->step, a->layer, 0, false, a->f) || !session_wait(a->s, a->f) ||
-        !each_block(a, false) || !check_rest(a))
+        !each_block(a, false) || !device_tiles_check(&handing, a->f) || !check_rest(a))
         return false;
     trial_seal(t); /* inputs were compared on the device */
     verdict_note(out, t, trial_judge(t));

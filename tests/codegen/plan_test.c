@@ -258,6 +258,14 @@ static enum phase phase_of(enum schedule_id id)
                                                            : PHASE_TRAIN_FORWARD;
 }
 
+/* As sm_90 has them, which decode is priced for: norms of many rows are no pass there. */
+static int launches_of(enum kernel_kind kind)
+{
+    bool folded =
+        kind == CUDA_SKINNY_QKV || kind == CUDA_SKINNY_GATE_UP || kind == CUDA_SKINNY_HEAD;
+    return kernel_passes[kind] - folded;
+}
+
 /* One operation of a step starts its kernel, and the others hide in it as law/price.c says. */
 static void check_step_price(const struct plan *p, enum schedule_id id, const struct step *step)
 {
@@ -269,8 +277,8 @@ static void check_step_price(const struct plan *p, enum schedule_id id, const st
     }
     const struct kernel *kernel = &p->kernels[step->kernel];
     CHECK(starts == 1, "%s: %d operations start %s", schedule_names[id], starts, kernel->name);
-    CHECK(passes == kernel_passes[kernel->kind], "%s: %d launches are priced, not %d", kernel->name,
-          passes, kernel_passes[kernel->kind]);
+    CHECK(passes == launches_of(kernel->kind), "%s: %d launches are priced, not %d", kernel->name,
+          passes, launches_of(kernel->kind));
     CHECK(kernel->seconds > 0 && kernel->floor <= kernel->seconds, "%s: %g of %g s", kernel->name,
           kernel->floor, kernel->seconds);
 }
@@ -364,6 +372,41 @@ static void check_never(const struct plan *p)
           "the head without logits is another");
 }
 
+/* What a step of a batch hands on, and with which norm's gain; NONE: it reads it, or neither. */
+static void check_handed_on(const struct plan *p)
+{
+    const struct {
+        enum kernel_kind kind;
+        int matrix;
+        enum weight gain;
+        enum operand_at at;
+    } rows[] = {{CUDA_DECODE_EMBED, WEIGHT_NONE, WEIGHT_NORM1, AT_FIRST_LAYER},
+                {CUDA_SKINNY_RESIDUAL, WEIGHT_O, WEIGHT_NORM2, AT_LAYER},
+                {CUDA_SKINNY_RESIDUAL, WEIGHT_DOWN, WEIGHT_NORM1, AT_NEXT_LAYER}};
+    const struct schedule *s = &p->schedules[SCHEDULE_BATCH];
+    int read = 0, written = 0;
+    for (int i = 0; i < s->n_steps; i++) {
+        const struct step *step = &s->steps[i];
+        const struct kernel *k = &p->kernels[step->kernel];
+        const struct operand *last = &step->operands[step->n_operands - 1];
+        if (last->kind != OPERAND_BUFFER || last->id != BUFFER_SQUARES)
+            continue;
+        bool writes = step->writes >> (step->n_operands - 1) & 1u;
+        written += writes;
+        read += !writes;
+        for (int r = 0; writes && r < 3; r++)
+            if (k->kind == rows[r].kind && (int)k->of_matrix == rows[r].matrix)
+                CHECK(last[-2].kind == OPERAND_WEIGHT && last[-2].id == (int)rows[r].gain &&
+                          last[-2].at == rows[r].at && last[-1].id == BUFFER_TILES,
+                      "%s hands on for another norm", k->name);
+    }
+    bool many = p->options.slots > 8;
+    CHECK(written == (many ? 3 : 0) && read == (many ? 3 : 0), "%d steps hand x on, %d read it",
+          written, read);
+    CHECK(weight_offset(p, WEIGHT_NORMF, 0) == weight_offset(p, WEIGHT_NORM1, p->arch->layers),
+          "behind the last layer is another gain than the final norm's");
+}
+
 static void check_cuda_plan(struct arena *a, const struct arch *arch, int slots, enum logits logits)
 {
     struct build_options o = {.threads = 2,
@@ -408,6 +451,7 @@ static void check_cuda_plan(struct arena *a, const struct arch *arch, int slots,
     CHECK(steps_of(p, SCHEDULE_PREFILL, CUDA_SWIGLU) == 0 &&
               steps_of(p, SCHEDULE_TRAIN, CUDA_SWIGLU) == 1,
           "SwiGLU is not where it should be");
+    check_handed_on(p);
     /* Scores and the last rows' logits share a place: a token is chosen before scores go there. */
     CHECK(steps_of(p, SCHEDULE_PREFILL, CUDA_SAMPLE) == 1, "no token after a prompt");
     for (int i = 0, scored = 0; i < p->schedules[SCHEDULE_PREFILL].n_steps; i++) {

@@ -189,7 +189,7 @@ HOST_CODE static int check_embed(void)
     emu_write(d_next, next, sizeof(next));
     emu_write(d_length, length, sizeof(length));
     emu_write(slot, slots, sizeof(slots));
-    EMU_RUN(&launch, in.out, token, position, table, slot, d_next, d_length);
+    EMU_RUN(&launch, in.out, token, position, table, slot, d_next, d_length, NULL, NULL, NULL);
     for (u32 j = 0; j < 3 * run_n; j++)
         test_compare(&e, j, in.out[j], j < run_n ? f32_from_bf16(table[7 * run_n + j]) : 0, 1e-30,
                      0);

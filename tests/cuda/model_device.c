@@ -275,7 +275,7 @@ static bool function(struct device *d, void *module, const char *name, unsigned 
     if (shared > 227u << 10)
         return refuse(d, "more shared memory than a block can have");
     for (int i = 0; i < n_model_kernels; i++)
-        if (strcmp(model_kernels[i].name, name) == 0) {
+        if (model_kernels[i].kernel && strcmp(model_kernels[i].name, name) == 0) {
             *out = (void *)(uintptr_t)&model_kernels[i];
             return true;
         }

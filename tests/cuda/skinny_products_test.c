@@ -1,8 +1,10 @@
-/* skinny_products_test.c - skinny_residual.cu, skinny_gate_up.cu and skinny_head.cu against fp64 at
- * ROWS rows, which is a number in every build: run-time shapes, then constants. On sm_90 tiles are
- * TEST_WIDE rows of weights, with constants as wide as the launch thinks best. */
+/* skinny_products_test.c - skinny_residual.cu, skinny_gate_up.cu, skinny_head.cu and, as it hands
+ * on x, decode_embed.cu against fp64 at ROWS rows, which is a number in every build: run-time
+ * shapes, then constants. On sm_90 tiles are TEST_WIDE rows of weights, with constants as wide as
+ * the launch thinks best. */
 #include "kernel_test.h"
 #include "archrt_cuda.h"
+#include "tiles_test.h"
 
 static u32 run_n, run_k, run_sms, run_head_rows;
 #ifndef CUDA_ARCH
@@ -11,6 +13,7 @@ static u32 run_n, run_k, run_sms, run_head_rows;
 #define CUDA_SMS run_sms
 #define EPSILON 1e-5f
 #define HEAD_DIM 64
+#define D_MODEL run_k
 #ifndef TEST_WIDE
 #define TEST_WIDE 64
 #endif
@@ -32,6 +35,10 @@ static u32 run_n, run_k, run_sms, run_head_rows;
 #define DM_N run_n
 #define DM_K run_k
 #include "skinny_head.cu"
+
+#define KERNEL embed
+#define DM_M ROWS
+#include "decode_embed.cu"
 
 #undef SKINNY_WIDE
 #define SKINNY_WIDE(m, n, k) SKINNY_BEST_WIDE(m, n, k)
@@ -66,13 +73,13 @@ HOST_CODE static size_t best_scratch(void)
 #undef SKINNY_WIDE
 #define SKINNY_WIDE(m, n, k) TEST_WIDE
 
-/* The sum, and its tolerance: of the sum's own rounding, and of two factors that the kernel rounds
- * to the other side of a tie, each 2^-8 of itself. */
-HOST_CODE static double dot(const bf16 *w, const float *x, double *slack)
+/* The sum times a factor, and its tolerance: of the sum's own rounding, and of two factors that the
+ * kernel rounds to the other side of a tie, each 2^-8 of itself. */
+HOST_CODE static double dot(const bf16 *w, const float *x, double factor, double *slack)
 {
     double sum = 0, size = 0, most = 0;
     for (u32 i = 0; i < run_k; i++) {
-        double term = (double)f32_from_bf16(w[i]) * x[i];
+        double term = (double)f32_from_bf16(w[i]) * x[i] * factor;
         sum += term;
         size += fabs(term);
         most = fmax(most, fabs(term));
@@ -109,7 +116,7 @@ HOST_CODE static struct inputs make(size_t scratch)
     emu_fill(in.counter, 0, CUDA_COUNTERS * sizeof(i32));
     emu_write(in.call, &call, sizeof(call));
     for (u32 i = 0; i < ROWS; i++)
-        in.head_row[i] = (i32)((i * 7 + 3) % ROWS);
+        in.head_row[i] = (i32)((i * 23 + 3) % ROWS);
     emu_mark(in.head_row, ROWS * sizeof(i32));
     return in;
 }
@@ -130,16 +137,32 @@ HOST_CODE static int done(struct inputs *in, const struct test_error *e, const c
     return test_verdict(e, line) | bad;
 }
 
-/* x as the product of row r sees it, but for ties. */
-HOST_CODE static void norm(struct inputs *in, u32 r)
+/* x as the product of row r sees it, but for ties, and the factor of its sums: of tiles the norm's,
+ * which rounding is not behind. */
+HOST_CODE static double norm(struct inputs *in, u32 r)
 {
     const float *x = in->x + (size_t)r * run_k;
     double squares = 0;
     for (u32 i = 0; i < run_k; i++)
         squares += (double)x[i] * x[i];
+    const double factor = 1 / sqrt(squares / run_k + 1e-5);
     for (u32 i = 0; i < run_k; i++)
-        in->row[i] = f32_from_bf16(
-            bf16_from_f32((float)(x[i] / sqrt(squares / run_k + 1e-5) * in->gain[i])));
+        in->row[i] = f32_from_bf16(bf16_from_f32(
+            SKINNY_FOLDED(ROWS) ? x[i] * in->gain[i] : (float)(x[i] * factor * in->gain[i])));
+    return SKINNY_FOLDED(ROWS) ? factor : 1;
+}
+
+#if SKINNY_WGMMA
+#define PASS_1(name) NULL
+#else
+#define PASS_1(name) (emu_kernel *)name
+#endif
+/* The norm, where it is a pass of its own, and the product. */
+HOST_CODE static void run_both(const struct emu_launch launches[2], void *operands[], int n)
+{
+    if (launches[0].threads > 0)
+        emu_run(&launches[0], operands, n);
+    emu_run(&launches[1], operands, n);
 }
 
 HOST_CODE static int check_residual(bool best)
@@ -151,19 +174,23 @@ HOST_CODE static int check_residual(bool best)
     const struct emu_launch launch = best ? best_launch() : plain;
     const struct cuda_maps plain_maps = SKINNY_RESIDUAL_MAPS(ROWS, run_n, run_k);
     const struct cuda_maps maps = best ? best_maps() : plain_maps;
-    void *operands[] = {in.out, in.a, in.w, in.residual, NULL, in.scratch, in.counter};
+    const struct test_tiles next = tiles_alloc(ROWS, run_n);
+    float *gain = test_floats("gain", run_n, 1);
+    void *operands[] = {in.out,     in.a,       in.w, in.residual, NULL,
+                        in.scratch, in.counter, gain, next.tiles,  next.squares};
     test_maps(&maps, operands);
-    emu_run(&launch, operands, 7);
+    emu_run(&launch, operands, 10);
+    const int bad = SKINNY_FOLDED(ROWS) && tiles_check(&next, in.out, gain, "residual");
     for (u32 r = 0; r < ROWS; r++) {
         for (u32 i = 0; i < run_k; i++)
             in.row[i] = f32_from_bf16(in.a[r * run_k + i]);
         for (u32 j = 0; j < run_n; j++) {
-            double slack, sum = dot(in.w + (size_t)j * run_k, in.row, &slack);
+            double slack, sum = dot(in.w + (size_t)j * run_k, in.row, 1, &slack);
             test_compare(&e, r * run_n + j, in.out[r * run_n + j], sum + in.residual[r * run_n + j],
                          slack / 100 + 1e-6, 1e-6);
         }
     }
-    return done(&in, &e, "residual");
+    return done(&in, &e, "residual") | bad;
 }
 
 HOST_CODE static int check_gate_up(void)
@@ -171,20 +198,22 @@ HOST_CODE static int check_gate_up(void)
     struct inputs in = make(SKINNY_GATE_UP_SCRATCH(ROWS, run_n, run_k));
     struct test_error e = {0, 0, 0, 0};
     const u32 f = run_n / 2;
-    const struct emu_launch launch = {"gate_up", (emu_kernel *)gate_up,
-                                      SKINNY_GATE_UP_LAUNCH(ROWS, run_n, run_k), true, NULL};
-    const struct emu_launch launch2 = {"gate_up_2", (emu_kernel *)gate_up_2,
-                                       SKINNY_GATE_UP_LAUNCH_2(ROWS, run_n, run_k), true, NULL};
+    const struct emu_launch launches[] = {
+        {"gate_up", PASS_1(gate_up), SKINNY_GATE_UP_LAUNCH(ROWS, run_n, run_k), true, NULL},
+        {"gate_up_2", (emu_kernel *)gate_up_2, SKINNY_GATE_UP_LAUNCH_2(ROWS, run_n, run_k), true,
+         NULL}};
     const struct cuda_maps maps = SKINNY_GATE_UP_MAPS(ROWS, run_n, run_k);
-    void *operands[] = {in.h, in.x, in.w, in.gain, NULL, in.scratch, in.counter};
+    const struct test_tiles x = tiles_of(in.x, in.gain, ROWS, run_k);
+    void *operands[] = {in.h,       in.x,       in.w,    in.gain,  NULL,
+                        in.scratch, in.counter, x.tiles, x.squares};
     test_maps(&maps, operands);
-    emu_run(&launch, operands, 7);
-    emu_run(&launch2, operands, 7);
+    run_both(launches, operands, 9);
     for (u32 r = 0; r < ROWS; r++) {
-        norm(&in, r);
+        const double factor = norm(&in, r);
         for (u32 j = 0; j < f; j++) {
-            double slack[2], gate = dot(in.w + (size_t)j * run_k, in.row, &slack[0]);
-            double up = dot(in.w + (size_t)(f + j) * run_k, in.row, &slack[1]);
+            double slack[2];
+            double gate = dot(in.w + (size_t)j * run_k, in.row, factor, &slack[0]);
+            double up = dot(in.w + (size_t)(f + j) * run_k, in.row, factor, &slack[1]);
             test_compare(&e, r * f + j, f32_from_bf16(in.h[r * f + j]),
                          gate / (1 + exp(-gate)) * up,
                          1.1 * slack[0] * fabs(up) + slack[1] * (fabs(gate) + slack[0]), 1.0 / 250);
@@ -197,23 +226,60 @@ HOST_CODE static int check_head(void)
 {
     struct inputs in = make(SKINNY_HEAD_SCRATCH(ROWS, run_n, run_k));
     struct test_error e = {0, 0, 0, 0};
-    const struct emu_launch launch = {"head", (emu_kernel *)head,
-                                      SKINNY_HEAD_LAUNCH(ROWS, run_n, run_k), true, NULL};
-    const struct emu_launch launch2 = {"head_2", (emu_kernel *)head_2,
-                                       SKINNY_HEAD_LAUNCH_2(ROWS, run_n, run_k), true, NULL};
+    const struct emu_launch launches[] = {
+        {"head", PASS_1(head), SKINNY_HEAD_LAUNCH(ROWS, run_n, run_k), true, NULL},
+        {"head_2", (emu_kernel *)head_2, SKINNY_HEAD_LAUNCH_2(ROWS, run_n, run_k), true, NULL}};
     const struct cuda_maps maps = SKINNY_HEAD_MAPS(ROWS, run_n, run_k);
-    void *operands[] = {in.out, in.x, in.w, in.gain, in.call, in.head_row, in.scratch, in.counter};
+    const struct test_tiles x = tiles_of(in.x, in.gain, ROWS, run_k);
+    void *operands[] = {in.out,      in.x,       in.w,       in.gain, in.call,
+                        in.head_row, in.scratch, in.counter, x.tiles, x.squares};
     test_maps(&maps, operands);
-    emu_run(&launch, operands, 8);
-    emu_run(&launch2, operands, 8);
+    run_both(launches, operands, 10);
     for (u32 i = 0; i < run_head_rows; i++) {
-        norm(&in, (u32)in.head_row[i]);
+        const double factor = norm(&in, (u32)in.head_row[i]);
         for (u32 j = 0; j < run_n; j++) {
-            double slack, sum = dot(in.w + (size_t)j * run_k, in.row, &slack);
+            double slack, sum = dot(in.w + (size_t)j * run_k, in.row, factor, &slack);
             test_compare(&e, i * run_n + j, in.out[i * run_n + j], sum, slack, 0);
         }
     }
     return done(&in, &e, "head");
+}
+
+enum { IDS = 8 };
+
+/* A row in five is idle, one has no token; all of what is handed on is written. */
+HOST_CODE static int check_embed(void)
+{
+    struct inputs in = make(0);
+    struct test_error e = {0, 0, 0, 0};
+    const struct emu_launch launch = {"embed", (emu_kernel *)embed, DECODE_EMBED_LAUNCH(ROWS, 0, 0),
+                                      true, NULL};
+    const struct test_tiles next = tiles_alloc(ROWS, run_k);
+    bf16 *table = test_bf16s("table", (size_t)IDS * run_k, 1);
+    i32 *slot = emu_alloc("slot", ROWS * 4), *token = emu_alloc("token", ROWS * 4);
+    i32 *fed = emu_alloc("next", ROWS * 4), *length = emu_alloc("length", ROWS * 4);
+    i32 *position = emu_alloc("position", ROWS * 4);
+    int bad = 0;
+    for (i32 i = 0; i < ROWS; i++) {
+        slot[i] = i % 5 == 4 ? -1 : ROWS - 1 - i;
+        fed[i] = i == ROWS / 2 ? -1 : i * 3 % IDS;
+        length[i] = i * 11;
+    }
+    emu_mark(slot, ROWS * 4), emu_mark(fed, ROWS * 4), emu_mark(length, ROWS * 4);
+    emu_fill(next.tiles, 0xff, (size_t)next.rows * next.columns * sizeof(bf16));
+    emu_fill(next.squares, 0xff, (size_t)ROWS * next.parts * sizeof(float));
+    EMU_RUN(&launch, in.x, token, position, table, slot, fed, length, in.gain, next.tiles,
+            next.squares);
+    for (u32 r = 0; r < ROWS; r++) {
+        const i32 s = slot[r], id = s < 0 ? -1 : fed[s];
+        bad |= token[r] != (id < 0 ? 0 : id) || position[r] != (s < 0 ? -1 : length[s]);
+        for (u32 j = 0; j < run_k; j++)
+            test_compare(&e, r * run_k + j, in.x[r * run_k + j],
+                         id < 0 ? 0 : f32_from_bf16(table[(u32)id * run_k + j]), 1e-30, 0);
+    }
+    if (SKINNY_FOLDED(ROWS))
+        bad |= tiles_check(&next, in.x, in.gain, "embed");
+    return done(&in, &e, "embed") | bad;
 }
 
 HOST_CODE static void shape(u32 n, u32 k, u32 sms, u32 head_rows)
@@ -242,5 +308,10 @@ HOST_CODE int main(void)
     bad |= check_head();
     shape(16, 8, 2, 0);
     bad |= check_head();
+    bad |= check_embed();
+    shape(16, 200, 2, 0);
+    bad |= check_embed();
+    shape(16, 2304, 2, 0);
+    bad |= check_embed();
     return bad;
 }

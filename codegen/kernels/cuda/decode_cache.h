@@ -11,8 +11,15 @@ struct decode_head {
     const f32x2 *angles;
 };
 
-DEVICE struct decode_head decode_head(const float *rope, const int *pages, u32 head, u32 row,
-                                      u32 slot, u32 position)
+/* The page of the cache that a token of a slot is in. */
+DEVICE u32 decode_page(const int *pages, u32 slot, u32 position)
+{
+    return (u32)pages[slot * (u32)(PAGES) + position / KV_PAGE];
+}
+
+/* With that page, which heads of q have no use for. */
+DEVICE struct decode_head decode_head_on(const float *rope, u32 page, u32 head, u32 row,
+                                         u32 position)
 {
     const u32 heads = (u32)(HEADS), kv_heads = (u32)(KV_HEADS);
     struct decode_head h;
@@ -24,10 +31,17 @@ DEVICE struct decode_head decode_head(const float *rope, const int *pages, u32 h
     if (head < heads) {
         h.to = ((u64)row * heads + head) * HEAD_DIM;
     } else { /* k head i is number i of the page, v head i number K + i */
-        const u64 page = (u64)(u32)pages[slot * (u32)(PAGES) + position / KV_PAGE];
-        h.to = ((page * 2 * kv_heads + head - heads) * KV_PAGE + position % KV_PAGE) * HEAD_DIM;
+        h.to =
+            (((u64)page * 2 * kv_heads + head - heads) * KV_PAGE + position % KV_PAGE) * HEAD_DIM;
     }
     return h;
+}
+
+DEVICE struct decode_head decode_head(const float *rope, const int *pages, u32 head, u32 row,
+                                      u32 slot, u32 position)
+{
+    const u32 page = head < (u32)(HEADS) ? 0 : decode_page(pages, slot, position);
+    return decode_head_on(rope, page, head, row, position);
 }
 
 /* Elements i and i + E/2 of a head: what turns them, and where the first goes. */

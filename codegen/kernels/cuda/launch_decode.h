@@ -8,9 +8,13 @@
 #define GREATER(a, b) ((a) > (b) ? (a) : (b))
 #define ROUND_UP(a, b) (CEIL_DIV(a, b) * (b))
 
-/* Embedding: a row a block. */
+/* Where norms are halves of the kernels around them (archrt_cuda.h); of others pass 1 norms. */
+#define SKINNY_FOLDED(m) (CUDA_ARCH == 90 && (m) > 8)
+
+/* Embedding: a row a block, those of tiles that have none of x too. */
 enum { EMBED_ROW_THREADS = 256 };
-#define DECODE_EMBED_LAUNCH(m, n, k) {(m), 1, 1}, EMBED_ROW_THREADS, 0
+#define DECODE_EMBED_LAUNCH(m, n, k)                                                               \
+    {SKINNY_FOLDED(m) ? CUDA_TILE_ROWS(m) : (m), 1, 1}, EMBED_ROW_THREADS, 0
 
 /* Streamed products (decode_stream.h). A step is 16 rows of 64 columns of weights, 2 KB a warp;
  * each warp has STREAM_RING of them, in the kernels that are wide (below) STREAM_RING_WIDE; until
@@ -137,9 +141,6 @@ enum {
     (SKINNY_ROOM_90(m, tiles, k, wide) / (SKINNY_STAGE(m, wide) + 16))
 #define SKINNY_SHARED_90(m, tiles, k, wide)                                                        \
     (SKINNY_STAGES_90(m, tiles, k, wide) * (SKINNY_STAGE(m, wide) + 16))
-/* x of all tiles. */
-#define SKINNY_X_BYTES(m, k) (2ull * CEIL_DIV(m, SKINNY_ROWS) * SKINNY_X(m) * ROUND_UP(k, 64))
-
 /* Rows of a tile, by bytes that the busiest processor copies, which L2 gives at least 69 KB a us:
  * its weights and the x beside them; or, if that is longer, the time of all weights from memory, 32
  * KB a us. Where columns are split, also the sums, and 2.5 us in which they are exchanged.
@@ -185,11 +186,11 @@ enum {
         (on) ? SKINNY_THREADS_90(m) : SKINNY_THREADS,                                              \
         (on) ? SKINNY_SHARED_90(m, tiles, k, wide) : SKINNY_SHARED(m)
 #define SKINNY_SUMS(on, m, n, k) ((on) ? (size_t)0 : SKINNY_PARTIAL(m, n, k))
-/* Pass 1, of those that begin with a norm, leaves x in scratch, in front of sums. */
+/* Pass 1, of those that begin with a norm, leaves x in scratch, in front of sums; on wgmma there is
+ * no such pass: the kernel in front has left it. */
 #define SKINNY_NORM_LAUNCH(on, m)                                                                  \
-    {(on) ? CEIL_DIV(m, SKINNY_ROWS) * SKINNY_X(m) : (m), 1, 1}, SKINNY_THREADS,                   \
-        SKINNY_THREADS / 32 * 4
-#define SKINNY_NORMED(on, m, k) ((on) ? SKINNY_X_BYTES(m, k) : (size_t)(m) * (k)*2)
+    {(on) ? 0 : (m), 1, 1}, (on) ? 0 : SKINNY_THREADS, (on) ? 0 : SKINNY_THREADS / 32 * 4
+#define SKINNY_NORMED(on, m, k) ((on) ? (size_t)0 : (size_t)(m) * (k)*2)
 #define SKINNY_PLAIN(m, n, k) SKINNY_WGMMA, m, n, k, SKINNY_TILES(m, n, k), SKINNY_WIDE(m, n, k)
 #define SKINNY_HEADS(m, n, k)                                                                      \
     SKINNY_QKV_WGMMA(m), m, n, k, SKINNY_QKV_TILES(m, n), SKINNY_QKV_WIDE(m)

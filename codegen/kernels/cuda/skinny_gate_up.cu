@@ -5,8 +5,8 @@
  * EPSILON, CUDA_SMS, CUDA_ARCH
  *
  * Pass 1 norms the rows, as bf16, in scratch: a block would read them as often as there are blocks
- * of weights. Pass 2 is the product. Floor: 2 N K bytes of weights, or 2 m N K FLOPs. See
- * skinny_product.h, for sm_90a skinny_wgmma.h. */
+ * of weights. Pass 2 is the product, on sm_90a the only one: x comes as tiles. Floor: 2 N K bytes
+ * of weights, or 2 m N K FLOPs. See skinny_product.h, for sm_90a skinny_wgmma.h. */
 #include "device.h"
 #include "launch.h"
 
@@ -27,7 +27,17 @@ DEVICE u32 PART(_box)(u32 tile, u32 box)
     return tile * (WIDE / 2) + box * ((u32)(DM_N) / 2);
 }
 
-DEVICE void PART(_store)(const struct PART(_out) * out, u32 tile, const float sums[WIDE / 2])
+DEVICE void PART(_know)(struct PART(_out) * out)
+{
+    (void)out;
+}
+
+DEVICE void PART(_fetch)(struct PART(_out) * out, u32 tile)
+{
+    (void)out, (void)tile;
+}
+
+DEVICE void PART(_store)(struct PART(_out) * out, u32 tile, const float sums[WIDE / 2])
 {
     const u32 f = (u32)(DM_N) / 2, column = tile * (WIDE / 2) + lane_id() % 4 * 2;
     UNROLL
@@ -40,30 +50,16 @@ DEVICE void PART(_store)(const struct PART(_out) * out, u32 tile, const float su
     }
 }
 
-KERNEL_ENTRY(SKINNY_THREADS, 1)
-KERNEL(bf16 *h, const float *x, const tensor_map *RESTRICT w, const float *RESTRICT gain,
-       const int *RESTRICT slot, void *scratch, int *counter)
-{
-    SHARED_ARENA(arena);
-    const u32 row = blockIdx.x;
-    (void)h, (void)w, (void)slot, (void)counter;
-    dependents_launch();
-    dependent_wait();
-    skinny_norm_tile((u8 *)scratch, SKINNY_X(DM_M), row,
-                     row < DM_M ? x + (u64)row * (u32)(DM_K) : (const float *)0, gain, (u32)(DM_K),
-                     EPSILON, (float *)(void *)arena);
-}
-
 KERNEL_ENTRY(SKINNY_THREADS_90(DM_M), 1)
 CONCAT(KERNEL, _2)
 (bf16 *h, const float *x, const tensor_map *RESTRICT w, const float *RESTRICT gain,
- const int *RESTRICT slot, void *scratch, int *counter)
+ const int *RESTRICT slot, void *scratch, int *counter, const bf16 *tiles, const float *squares)
 {
     SHARED_ARENA(arena);
-    const struct PART(_out) out = {h};
-    (void)x, (void)gain, (void)slot, (void)counter;
+    struct PART(_out) out = {h};
+    (void)x, (void)gain, (void)slot, (void)scratch, (void)counter;
     dependents_launch();
-    PART(_run)(&out, arena, w, scratch);
+    PART(_run)(&out, arena, w, tiles, squares);
 }
 
 #else
@@ -84,11 +80,12 @@ DEVICE void PART(_store)(const struct PART(_out) * out, u32 row, u32 item, float
 
 KERNEL_ENTRY(SKINNY_THREADS, 1)
 KERNEL(bf16 *h, const float *x, const bf16 *RESTRICT w, const float *RESTRICT gain,
-       const int *RESTRICT slot, void *scratch, int *counter)
+       const int *RESTRICT slot, void *scratch, int *counter, const bf16 *tiles,
+       const float *squares)
 {
     SHARED_ARENA(arena);
     const u64 at = (u64)blockIdx.x * (u32)(DM_K);
-    (void)h, (void)w, (void)slot, (void)counter;
+    (void)h, (void)w, (void)slot, (void)counter, (void)tiles, (void)squares;
     dependents_launch();
     dependent_wait();
     skinny_norm((bf16 *)scratch + at, x + at, gain, (u32)(DM_K), EPSILON, (float *)(void *)arena);
@@ -97,7 +94,7 @@ KERNEL(bf16 *h, const float *x, const bf16 *RESTRICT w, const float *RESTRICT ga
 KERNEL_ENTRY(SKINNY_THREADS, 1)
 CONCAT(KERNEL, _2)
 (bf16 *h, const float *x, const bf16 *RESTRICT w, const float *RESTRICT gain,
- const int *RESTRICT slot, void *scratch, int *counter)
+ const int *RESTRICT slot, void *scratch, int *counter, const bf16 *tiles, const float *squares)
 {
     SHARED_ARENA(arena);
     bf16 *ring = (bf16 *)(void *)arena, *y = (bf16 *)scratch;
@@ -105,7 +102,7 @@ CONCAT(KERNEL, _2)
     const struct PART(_out) out = {h};
     const bf16 *from[SKINNY_TILE / SWEEP];
     float sums[2][WARP_X / 8][4];
-    (void)x, (void)gain, (void)slot;
+    (void)x, (void)gain, (void)slot, (void)tiles, (void)squares;
     dependents_launch();
     PART(_rows)(from, &p, w, (u32)(DM_N) / 2);
     PART(_start)(ring, from, w, &p);

@@ -5,8 +5,10 @@
  * DM_M, DM_N (V), DM_K (D)
  * EPSILON, CUDA_SMS, CUDA_ARCH
  *
- * Pass 1 norms the rows as in skinny_gate_up.cu; pass 2 is the product. Floor: 2 V D bytes of
- * weights, or 2 m V D FLOPs. See skinny_product.h, for sm_90a skinny_wgmma.h. */
+ * Pass 1 norms the rows as in skinny_gate_up.cu; pass 2 is the product. On sm_90a x comes as tiles,
+ * in the order of its own rows, and a thread looks for the row of logits that each of its two is:
+ * no two of them are of one row of x. Floor: 2 V D bytes of weights, or 2 m V D FLOPs. See
+ * skinny_product.h, for sm_90a skinny_wgmma.h. */
 #include "device.h"
 #include "launch.h"
 
@@ -21,6 +23,8 @@
 struct PART(_out) {
     float *logits;
     const struct cuda_call *call;
+    const int *head_row;
+    i32 to[2]; /* rows of logits of the thread's rows; -1: none */
 };
 
 DEVICE u32 PART(_box)(u32 tile, u32 box)
@@ -28,17 +32,38 @@ DEVICE u32 PART(_box)(u32 tile, u32 box)
     return tile * WIDE + box;
 }
 
-DEVICE void PART(_store)(const struct PART(_out) * out, u32 tile, const float sums[WIDE / 2])
+/* The four lanes that share a row look through a quarter of the list each. */
+DEVICE void PART(_know)(struct PART(_out) * out)
 {
-    const u32 v = (u32)(DM_N), rows = (u32)out->call->head_rows;
-    const u32 column = tile * WIDE + lane_id() % 4 * 2;
+    const i32 rows = out->call->head_rows, row = (i32)PART(_row)();
+    out->to[0] = out->to[1] = -1;
+    for (i32 i = (i32)(lane_id() % 4); i < rows; i += 4) {
+        const i32 from = out->head_row[i];
+        out->to[0] = from == row ? i : out->to[0];
+        out->to[1] = from == row + 8 ? i : out->to[1];
+    }
+    UNROLL
+    for (u32 n = 0; n < 4; n++) {
+        const i32 other = (i32)shuffle_xor_u32((u32)out->to[n / 2], n % 2 + 1, WARP);
+        out->to[n / 2] = GREATER(out->to[n / 2], other);
+    }
+}
+
+DEVICE void PART(_fetch)(struct PART(_out) * out, u32 tile)
+{
+    (void)out, (void)tile;
+}
+
+DEVICE void PART(_store)(struct PART(_out) * out, u32 tile, const float sums[WIDE / 2])
+{
+    const u32 v = (u32)(DM_N), column = tile * WIDE + lane_id() % 4 * 2;
     UNROLL
     for (u32 n = 0; n < 2 * PIECES; n++) {
-        const u32 j = n / 2, i = n % 2, row = PART(_row)() + i * 8, c = column + j * 8;
+        const u32 j = n / 2, i = n % 2, c = column + j * 8;
         const f32x2 two = {sums[4 * j + 2 * i], sums[4 * j + 2 * i + 1]};
-        float *to = out->logits + (u64)row * v + c;
-        if (row >= rows || c >= v)
+        if (out->to[i] < 0 || c >= v)
             continue;
+        float *to = out->logits + (u64)(u32)out->to[i] * v + c;
         if (v % 2 == 0) {
             *(f32x2 *)(void *)to = two;
         } else {
@@ -49,30 +74,17 @@ DEVICE void PART(_store)(const struct PART(_out) * out, u32 tile, const float su
     }
 }
 
-KERNEL_ENTRY(SKINNY_THREADS, 1)
-KERNEL(float *logits, const float *x, const tensor_map *RESTRICT w, const float *RESTRICT gain,
-       const struct cuda_call *call, const int *head_row, void *scratch, int *counter)
-{
-    SHARED_ARENA(arena);
-    const u32 d = (u32)(DM_K), i = blockIdx.x;
-    (void)logits, (void)w, (void)counter;
-    dependents_launch();
-    dependent_wait();
-    skinny_norm_tile((u8 *)scratch, SKINNY_X(DM_M), i,
-                     i < (u32)call->head_rows ? x + (u64)(u32)head_row[i] * d : (const float *)0,
-                     gain, d, EPSILON, (float *)(void *)arena);
-}
-
 KERNEL_ENTRY(SKINNY_THREADS_90(DM_M), 1)
 CONCAT(KERNEL, _2)
 (float *logits, const float *x, const tensor_map *RESTRICT w, const float *RESTRICT gain,
- const struct cuda_call *call, const int *head_row, void *scratch, int *counter)
+ const struct cuda_call *call, const int *head_row, void *scratch, int *counter, const bf16 *tiles,
+ const float *squares)
 {
     SHARED_ARENA(arena);
-    const struct PART(_out) out = {logits, call};
-    (void)x, (void)gain, (void)head_row, (void)counter;
+    struct PART(_out) out = {logits, call, head_row, {-1, -1}};
+    (void)x, (void)gain, (void)scratch, (void)counter;
     dependents_launch();
-    PART(_run)(&out, arena, w, scratch);
+    PART(_run)(&out, arena, w, tiles, squares);
 }
 
 #else
@@ -97,11 +109,12 @@ DEVICE void PART(_store)(const struct PART(_out) * out, u32 row, u32 item, float
 
 KERNEL_ENTRY(SKINNY_THREADS, 1)
 KERNEL(float *logits, const float *x, const bf16 *RESTRICT w, const float *RESTRICT gain,
-       const struct cuda_call *call, const int *head_row, void *scratch, int *counter)
+       const struct cuda_call *call, const int *head_row, void *scratch, int *counter,
+       const bf16 *tiles, const float *squares)
 {
     SHARED_ARENA(arena);
     const u32 d = (u32)(DM_K), row = blockIdx.x;
-    (void)logits, (void)w, (void)counter;
+    (void)logits, (void)w, (void)counter, (void)tiles, (void)squares;
     dependents_launch();
     dependent_wait();
     if (row < (u32)call->head_rows)
@@ -112,7 +125,8 @@ KERNEL(float *logits, const float *x, const bf16 *RESTRICT w, const float *RESTR
 KERNEL_ENTRY(SKINNY_THREADS, 1)
 CONCAT(KERNEL, _2)
 (float *logits, const float *x, const bf16 *RESTRICT w, const float *RESTRICT gain,
- const struct cuda_call *call, const int *head_row, void *scratch, int *counter)
+ const struct cuda_call *call, const int *head_row, void *scratch, int *counter, const bf16 *tiles,
+ const float *squares)
 {
     SHARED_ARENA(arena);
     bf16 *ring = (bf16 *)(void *)arena, *y = (bf16 *)scratch;
@@ -120,7 +134,7 @@ CONCAT(KERNEL, _2)
     const struct PART(_out) out = {logits};
     const bf16 *from[SKINNY_TILE / SWEEP];
     float sums[2][WARP_X / 8][4];
-    (void)x, (void)gain, (void)head_row;
+    (void)x, (void)gain, (void)head_row, (void)tiles, (void)squares;
     dependents_launch();
     PART(_rows)(from, &p, w, CEIL_DIV((u32)(DM_N), 2));
     PART(_start)(ring, from, w, &p);

@@ -5,13 +5,15 @@
  * DM_BIAS, DM_HEAD_NORM    0 or 1
  * HEADS, KV_HEADS, HEAD_DIM, PAGES, EPSILON, CUDA_SMS, CUDA_ARCH
  *
- * Pass 1 norms the rows as in skinny_gate_up.cu. Pass 2: an item is the two elements of a head that
- * are rotated together. All blocks leave their sums in scratch and count themselves in at the heads
- * that their items touch; the last to come at a head adds its splits up, norms, rotates and stores
- * it, a warp a row. Floor: 2 N K bytes of weights, or 2 m N K FLOPs. See skinny_product.h.
+ * On mma.sync pass 1 norms the rows as in skinny_gate_up.cu. Pass 2: an item is the two elements of
+ * a head that are rotated together. All blocks leave their sums in scratch and count themselves in
+ * at the heads that their items touch; the last to come at a head adds its splits up, norms,
+ * rotates and stores it, a warp a row. Floor: 2 N K bytes of weights, or 2 m N K FLOPs. See
+ * skinny_product.h.
  *
- * On sm_90a, up to head size 128 (96 above 192 rows), tiles are whole heads and four lanes have
- * those of a row: see skinny_wgmma.h. */
+ * On sm_90a, up to head size 128 (96 above 192 rows), x comes as tiles and there is no pass 1;
+ * tiles of weights are whole heads and four lanes have those of a row, whose place in the cache and
+ * rotation they know before the step's other kernels have ended: see skinny_wgmma.h. */
 #include "device.h"
 #include "launch.h"
 
@@ -24,16 +26,52 @@
 #include "skinny_wgmma.h"
 #include "decode_cache.h"
 
+/* Whether a thread has registers for its rows' rotations from the start on. */
+#define EARLY (SKINNY_GROUPS(DM_M) == 1 && SKINNY_HALF <= 32)
+
 struct PART(_out) {
     bf16 *q, *cache;
     const float *bias, *head_gain, *rope;
-    const int *slot, *position, *pages;
+    const int *slot, *length, *pages;
+    /* Of the thread's two rows. Angles: cos and sin of its two elements of each piece. */
+    i32 slots[2];
+    u32 positions[2], on_page[2];
+    f32x4 angles[2][SKINNY_HALF / 8];
 };
 
 /* Rows that a box has beyond a half, or beyond the heads, come to nothing. */
 DEVICE u32 PART(_box)(u32 tile, u32 box)
 {
     return (tile * SKINNY_QKV_HEADS(DM_M) + box / 2) * HEAD_DIM + box % 2 * (HEAD_DIM / 2);
+}
+
+DEVICE f32x4 PART(_angles)(const float *rope, u32 position, u32 j)
+{
+    const u32 e = j * 8 + lane_id() % 4 * 2;
+    const f32x4 none = {1.0f, 0.0f, 1.0f, 0.0f};
+    return e < HEAD_DIM / 2
+               ? *(const f32x4 *)(const void *)(rope + (u64)position * HEAD_DIM + e * 2)
+               : none;
+}
+
+DEVICE void PART(_know)(struct PART(_out) * out)
+{
+    UNROLL
+    for (u32 i = 0; i < 2; i++) {
+        const u32 row = PART(_row)() + i * 8;
+        const i32 slot = row < DM_M ? out->slot[row] : -1;
+        out->slots[i] = slot;
+        out->positions[i] = slot >= 0 ? (u32)out->length[slot] : 0;
+        out->on_page[i] = slot >= 0 ? decode_page(out->pages, (u32)slot, out->positions[i]) : 0;
+        UNROLL
+        for (u32 j = 0; EARLY && j < SKINNY_HALF / 8; j++)
+            out->angles[i][j] = PART(_angles)(out->rope, out->positions[i], j);
+    }
+}
+
+DEVICE void PART(_fetch)(struct PART(_out) * out, u32 tile)
+{
+    (void)out, (void)tile;
 }
 
 /* A head of a row: piece j has elements 8 j + 2 (lane % 4) and the next of each half. */
@@ -77,8 +115,8 @@ DEVICE void PART(_norm_head)(struct PART(_head) * v, const float *gain)
     }
 }
 
-/* Rotated, to q or the cache. */
-DEVICE void PART(_store_head)(const struct PART(_out) * out, const struct decode_head *h,
+/* Rotated, to q or the cache: the first or second of the thread's rows. */
+DEVICE void PART(_store_head)(const struct PART(_out) * out, const struct decode_head *h, u32 i,
                               const struct PART(_head) * v)
 {
     const f32x4 none = {1.0f, 0.0f, 1.0f, 0.0f};
@@ -89,7 +127,9 @@ DEVICE void PART(_store_head)(const struct PART(_out) * out, const struct decode
         const f32x2 low = v->low[j], high = v->high[j];
         if (e >= HEAD_DIM / 2)
             continue;
-        const f32x4 t = h->angles ? *(const f32x4 *)(const void *)(h->angles + e) : none;
+        const f32x4 turn =
+            EARLY ? out->angles[i][j] : PART(_angles)(out->rope, out->positions[i], j);
+        const f32x4 t = h->angles ? turn : none;
         *(u32 *)(void *)(to + e) =
             bf16_pack(low.x * t.x - high.x * t.y, low.y * t.z - high.y * t.w);
         *(u32 *)(void *)(to + HEAD_DIM / 2 + e) =
@@ -118,15 +158,14 @@ DEVICE void PART(_finish_head)(const struct PART(_out) * out, u32 head, u32 row,
     if (head < (u32)(HEADS) + (u32)(KV_HEADS))
         PART(_norm_head)(&v, out->head_gain + (head < (u32)(HEADS) ? 0 : HEAD_DIM));
 #endif
-    const i32 slot = row < DM_M ? out->slot[row] : -1;
-    if (slot < 0)
+    if (out->slots[i] < 0)
         return;
     const struct decode_head h =
-        decode_head(out->rope, out->pages, head, row, (u32)slot, (u32)out->position[row]);
-    PART(_store_head)(out, &h, &v);
+        decode_head_on(out->rope, out->on_page[i], head, row, out->positions[i]);
+    PART(_store_head)(out, &h, i, &v);
 }
 
-DEVICE void PART(_store)(const struct PART(_out) * out, u32 tile, const float sums[WIDE / 2])
+DEVICE void PART(_store)(struct PART(_out) * out, u32 tile, const float sums[WIDE / 2])
 {
     UNROLL
     for (u32 n = 0; n < SKINNY_QKV_HEADS(DM_M); n++) {
@@ -139,36 +178,29 @@ DEVICE void PART(_store)(const struct PART(_out) * out, u32 tile, const float su
     }
 }
 
-KERNEL_ENTRY(SKINNY_THREADS, 1)
-KERNEL(bf16 *q, bf16 *cache, const float *x, const tensor_map *RESTRICT w,
-       const float *RESTRICT gain, const float *RESTRICT bias, const float *RESTRICT head_gain,
-       const float *RESTRICT rope, const int *RESTRICT slot, const int *position,
-       const int *RESTRICT pages, void *scratch, int *counter)
-{
-    SHARED_ARENA(arena);
-    const u32 row = blockIdx.x;
-    (void)q, (void)cache, (void)w, (void)bias, (void)head_gain, (void)rope, (void)slot;
-    (void)position, (void)pages, (void)counter;
-    dependents_launch();
-    dependent_wait();
-    skinny_norm_tile((u8 *)scratch, SKINNY_X(DM_M), row,
-                     row < DM_M ? x + (u64)row * (u32)(DM_K) : (const float *)0, gain, (u32)(DM_K),
-                     EPSILON, (float *)(void *)arena);
-}
-
 KERNEL_ENTRY(SKINNY_THREADS_90(DM_M), 1)
 CONCAT(KERNEL, _2)
 (bf16 *q, bf16 *cache, const float *x, const tensor_map *RESTRICT w, const float *RESTRICT gain,
  const float *RESTRICT bias, const float *RESTRICT head_gain, const float *RESTRICT rope,
- const int *RESTRICT slot, const int *position, const int *RESTRICT pages, void *scratch,
- int *counter)
+ const int *RESTRICT slot, const int *RESTRICT length, const int *RESTRICT pages, void *scratch,
+ int *counter, const bf16 *tiles, const float *squares)
 {
     SHARED_ARENA(arena);
-    const struct PART(_out) out = {q, cache, bias, head_gain, rope, slot, position, pages};
-    (void)x, (void)gain, (void)counter;
+    struct PART(_out) out;
+    out.q = q;
+    out.cache = cache;
+    out.bias = bias;
+    out.head_gain = head_gain;
+    out.rope = rope;
+    out.slot = slot;
+    out.length = length;
+    out.pages = pages;
+    (void)x, (void)gain, (void)scratch, (void)counter;
     dependents_launch();
-    PART(_run)(&out, arena, w, scratch);
+    PART(_run)(&out, arena, w, tiles, squares);
 }
+
+#undef EARLY
 
 #else
 
@@ -207,13 +239,13 @@ DEVICE void PART(_head)(bf16 *q, bf16 *cache, const struct decode_head *h, f32x2
 KERNEL_ENTRY(SKINNY_THREADS, 1)
 KERNEL(bf16 *q, bf16 *cache, const float *x, const bf16 *RESTRICT w, const float *RESTRICT gain,
        const float *RESTRICT bias, const float *RESTRICT head_gain, const float *RESTRICT rope,
-       const int *RESTRICT slot, const int *position, const int *RESTRICT pages, void *scratch,
-       int *counter)
+       const int *RESTRICT slot, const int *RESTRICT length, const int *RESTRICT pages,
+       void *scratch, int *counter, const bf16 *tiles, const float *squares)
 {
     SHARED_ARENA(arena);
     const u64 at = (u64)blockIdx.x * (u32)(DM_K);
     (void)q, (void)cache, (void)w, (void)bias, (void)head_gain, (void)rope, (void)slot;
-    (void)position, (void)pages, (void)counter;
+    (void)length, (void)pages, (void)counter, (void)tiles, (void)squares;
     dependents_launch();
     dependent_wait();
     skinny_norm((bf16 *)scratch + at, x + at, gain, (u32)(DM_K), EPSILON, (float *)(void *)arena);
@@ -223,8 +255,8 @@ KERNEL_ENTRY(SKINNY_THREADS, 1)
 CONCAT(KERNEL, _2)
 (bf16 *q, bf16 *cache, const float *x, const bf16 *RESTRICT w, const float *RESTRICT gain,
  const float *RESTRICT bias, const float *RESTRICT head_gain, const float *RESTRICT rope,
- const int *RESTRICT slot, const int *position, const int *RESTRICT pages, void *scratch,
- int *counter)
+ const int *RESTRICT slot, const int *RESTRICT length, const int *RESTRICT pages, void *scratch,
+ int *counter, const bf16 *tiles, const float *squares)
 {
     SHARED_ARENA(arena);
     bf16 *ring = (bf16 *)(void *)arena, *y = (bf16 *)scratch;
@@ -233,7 +265,7 @@ CONCAT(KERNEL, _2)
     const u32 half = HEAD_DIM / 2, heads = (u32)(DM_N) / HEAD_DIM, items = heads * half;
     const bf16 *from[SKINNY_TILE / SWEEP];
     float sums[2][WARP_X / 8][4];
-    (void)x, (void)gain;
+    (void)x, (void)gain, (void)tiles, (void)squares;
     dependents_launch();
     PART(_rows)(from, &p, w, half);
     PART(_start)(ring, from, w, &p);
@@ -252,7 +284,7 @@ CONCAT(KERNEL, _2)
             if (s < 0)
                 continue;
             const struct decode_head h =
-                decode_head(rope, pages, head, p.row + r, (u32)s, (u32)position[p.row + r]);
+                decode_head(rope, pages, head, p.row + r, (u32)s, (u32)length[s]);
             PART(_head)(q, cache, &h, partial, bias, head_gain);
         }
     }

@@ -1,4 +1,5 @@
-/* skinny_residual.cu - y[m][N] = residual + w[N][K] a[m][K], 9 rows and more.
+/* skinny_residual.cu - y[m][N] = residual + w[N][K] a[m][K], 9 rows and more; on sm_90a the first
+ * half of the norm behind it too (archrt_cuda.h).
  *
  * KERNEL    the entry point's name
  * DM_M, DM_N, DM_K
@@ -17,9 +18,16 @@
 #define X_TILES 0
 #include "skinny_wgmma.h"
 
+STATIC_ASSERT((ROWS_WIDE) % SKINNY_PART == 0, "sums of squares begin where tiles do");
+/* Whether a thread has registers for what it fetches before a tile's products. */
+#define EARLY (SKINNY_GROUPS(DM_M) <= 2)
+
 struct PART(_out) {
     float *y;
-    const float *residual;
+    const float *residual, *gain;
+    bf16 *tiles;
+    float *squares;
+    f32x2 before[2 * PART(_wide) / 8], gains[PART(_wide) / 8]; /* two columns each; see _store */
 };
 
 DEVICE u32 PART(_box)(u32 tile, u32 box)
@@ -27,46 +35,92 @@ DEVICE u32 PART(_box)(u32 tile, u32 box)
     return tile * WIDE + box;
 }
 
-/* Some pieces of both rows at a time: all reads, then all writes, since y may be the residual. */
-DEVICE void PART(_store)(const struct PART(_out) * out, u32 tile, const float sums[WIDE / 2])
+DEVICE void PART(_know)(struct PART(_out) * out)
 {
-    enum { AT_ONCE = SKINNY_GROUPS(DM_M) > 2 ? 2 : 8 };
-    const u32 row = PART(_row)(), column = tile * WIDE + lane_id() % 4 * 2;
+    (void)out;
+}
+
+/* Piece n: columns 8 (n / 2).. of the tile of the first or the second row. */
+DEVICE u32 PART(_piece)(u32 tile, u32 n, u32 *row, u32 *column)
+{
+    *row = PART(_row)() + n % 2 * 8;
+    *column = tile * WIDE + n / 2 * 8 + lane_id() % 4 * 2;
+    return *row < DM_M && *column < (u32)(DM_N);
+}
+
+/* Pieces n.. of what the stream was, and of the gain. */
+DEVICE void PART(_read)(struct PART(_out) * out, u32 tile, u32 n, u32 count)
+{
+    const f32x2 none = {0, 0};
     UNROLL
-    for (u32 j = 0; j < PIECES; j += AT_ONCE) {
-        f32x2 v[2 * AT_ONCE];
-        UNROLL
-        for (u32 n = 0; n < 2 * AT_ONCE; n++) {
-            const u32 piece = j + n / 2, i = n % 2, c = column + piece * 8;
-            const f32x2 none = {0, 0};
-            v[n] = none;
-            if (piece < PIECES && row + i * 8 < DM_M && c < (u32)(DM_N))
-                v[n] = *(const f32x2 *)(const void *)(out->residual +
-                                                      (u64)(row + i * 8) * (u32)(DM_N) + c);
-        }
-        UNROLL
-        for (u32 n = 0; n < 2 * AT_ONCE; n++) {
-            const u32 piece = j + n / 2, i = n % 2, c = column + piece * 8;
-            if (piece >= PIECES || row + i * 8 >= DM_M || c >= (u32)(DM_N))
-                continue;
-            v[n].x += sums[4 * piece + 2 * i];
-            v[n].y += sums[4 * piece + 2 * i + 1];
-            *(f32x2 *)(void *)(out->y + (u64)(row + i * 8) * (u32)(DM_N) + c) = v[n];
-        }
+    for (u32 end = n + count; n < end; n++) {
+        u32 row, c;
+        const u32 there = PART(_piece)(tile, n, &row, &c);
+        const u64 at = (u64)row * (u32)(DM_N) + c;
+        out->before[n] = there ? *(const f32x2 *)(const void *)(out->residual + at) : none;
+        if (n % 2 == 0)
+            out->gains[n / 2] = there ? *(const f32x2 *)(const void *)(out->gain + c) : none;
     }
+}
+
+DEVICE void PART(_fetch)(struct PART(_out) * out, u32 tile)
+{
+    if (EARLY)
+        PART(_read)(out, tile, 0, 2 * PIECES);
+}
+
+/* A row's sum stands where its tile begins; what the tile has of further places is 0. */
+DEVICE void PART(_store_squares)(const struct PART(_out) * out, u32 tile, float squares, u32 row)
+{
+    const u32 lane = lane_id() % 4, at = tile * (WIDE / SKINNY_PART) + lane;
+    const float sum = warp_sum(squares, 4);
+    if (row < DM_M && lane < WIDE / SKINNY_PART && at < CUDA_SQUARES((u32)(DM_N)))
+        out->squares[(u64)row * CUDA_SQUARES((u32)(DM_N)) + at] = lane == 0 ? sum : 0.0f;
+}
+
+/* Some pieces of both rows at a time: all reads, then all writes, since y may be the residual. */
+DEVICE void PART(_store)(struct PART(_out) * out, u32 tile, const float sums[WIDE / 2])
+{
+    enum { AT_ONCE = EARLY ? 2 * PIECES : 4 };
+    float squares[2] = {0, 0};
+    UNROLL
+    for (u32 n = 0; n < 2 * PIECES; n++) {
+        u32 row, c;
+        f32x2 v;
+        if (!EARLY && n % AT_ONCE == 0)
+            PART(_read)(out, tile, n, AT_ONCE);
+        if (!PART(_piece)(tile, n, &row, &c))
+            continue;
+        v.x = out->before[n].x + sums[2 * n];
+        v.y = out->before[n].y + sums[2 * n + 1];
+        squares[n % 2] += f32_fma(v.x, v.x, v.y * v.y);
+        *(f32x2 *)(void *)(out->y + (u64)row * (u32)(DM_N) + c) = v;
+        *(u32 *)(void *)(out->tiles + skinny_tile_at(SKINNY_X(DM_M), (u32)(DM_N), row, c)) =
+            bf16_pack(v.x * out->gains[n / 2].x, v.y * out->gains[n / 2].y);
+    }
+    UNROLL
+    for (u32 i = 0; i < 2; i++)
+        PART(_store_squares)(out, tile, squares[i], PART(_row)() + i * 8);
 }
 
 KERNEL_ENTRY(SKINNY_THREADS_90(DM_M), 1)
 KERNEL(float *y, const tensor_map *a, const tensor_map *RESTRICT w, const float *residual,
-       const int *RESTRICT slot, void *scratch, int *counter)
+       const int *RESTRICT slot, void *scratch, int *counter, const float *RESTRICT gain,
+       bf16 *tiles, float *squares)
 {
     SHARED_ARENA(arena);
-    const struct PART(_out) out = {y, residual};
+    struct PART(_out) out;
+    out.y = y;
+    out.residual = residual;
+    out.gain = gain;
+    out.tiles = tiles;
+    out.squares = squares;
     (void)slot, (void)scratch, (void)counter;
     dependents_launch();
-    PART(_run)(&out, arena, w, a);
+    PART(_run)(&out, arena, w, a, (const float *)0);
 }
 
+#undef EARLY
 #else
 
 #include "skinny_product.h"
@@ -89,7 +143,8 @@ DEVICE void PART(_store)(const struct PART(_out) * out, u32 row, u32 item, float
 
 KERNEL_ENTRY(SKINNY_THREADS, 1)
 KERNEL(float *y, const bf16 *a, const bf16 *RESTRICT w, const float *residual,
-       const int *RESTRICT slot, void *scratch, int *counter)
+       const int *RESTRICT slot, void *scratch, int *counter, const float *RESTRICT gain,
+       bf16 *tiles, float *squares)
 {
     SHARED_ARENA(arena);
     bf16 *ring = (bf16 *)(void *)arena;
@@ -97,7 +152,7 @@ KERNEL(float *y, const bf16 *a, const bf16 *RESTRICT w, const float *residual,
     const struct PART(_out) out = {y, residual};
     const bf16 *from[SKINNY_TILE / SWEEP];
     float sums[2][WARP_X / 8][4];
-    (void)slot;
+    (void)slot, (void)gain, (void)tiles, (void)squares;
     dependents_launch();
     PART(_rows)(from, &p, w, (u32)(DM_N) / 2);
     PART(_start)(ring, from, w, &p);

@@ -6,10 +6,12 @@
  * ROWS_WIDE    rows of weights of a tile, a constant multiple of 16
  * TILES        how many tiles there are
  * BOXES        each tile's rows come as so many boxes of ROWS_WIDE / BOXES, a multiple of 8
- * X_TILES      1: x is what skinny_norm_tile() left in scratch; 0: rows, by a tensor map
+ * X_TILES      1: x is tiles, and sums want the factor of their row (skinny_tiles.h); 0: rows, by
+ *              a tensor map
  *
- * and behind it PART(_box), where the boxes of a tile begin, and PART(_store), what becomes of a
- * tile's sums.
+ * and behind it PART(_box), where the boxes of a tile begin, PART(_store), what becomes of a tile's
+ * sums, and what that wants to have in registers by then: PART(_know), from what no kernel of the
+ * step writes, and PART(_fetch), of a tile.
  *
  * Rows of x are the 64 rows of the instruction, a warp group for each 64 of them, at most 256 a
  * block; weights are its columns, so that a tile may be any multiple of 16 of them and a thread has
@@ -29,6 +31,7 @@
 #include "archrt_cuda.h"
 #include "device_sm90.h"
 #include "even_share.h"
+#include "skinny_tiles.h"
 
 struct skinny_work {
     u8 *ring;
@@ -36,34 +39,6 @@ struct skinny_work {
     u32 split, first, steps; /* the block's columns, in steps of 64 */
     u32 step;                /* so far: the next one's stage is step % stages */
 };
-
-/* Row `row` of x[.][d], normed, as the products want it: for each 64 columns a tile of `high` rows
- * of 128 bytes, swizzled; rows without x are 0, as are columns from d on. By a block. */
-DEVICE void skinny_norm_tile(u8 *tiles, u32 high, u32 row, const float *x, const float *gain, u32 d,
-                             float eps, float *scratch)
-{
-    const u32 wide = CEIL_DIV(d, 64) * 64;
-    float sum = 0.0f;
-    if (x)
-        for (u32 c = threadIdx.x * 4; c < d; c += SKINNY_THREADS * 4) {
-            const f32x4 v = *(const f32x4 *)(const void *)(x + c);
-            sum += f32_fma(v.x, v.x, v.y * v.y) + f32_fma(v.z, v.z, v.w * v.w);
-        }
-    sum = block_sum(sum, scratch, SKINNY_THREADS);
-    const float r = fast_rsqrt(sum * (1.0f / (float)d) + eps);
-    tiles += (u64)(row / high) * high * wide * 2 + row % high * 128;
-    for (u32 c = threadIdx.x * 4; c < wide; c += SKINNY_THREADS * 4) {
-        u32x2 packed = {0, 0};
-        if (x && c < d) {
-            const f32x4 v = *(const f32x4 *)(const void *)(x + c);
-            const f32x4 g = *(const f32x4 *)(const void *)(gain + c);
-            packed.x = bf16_pack(v.x * r * g.x, v.y * r * g.y);
-            packed.y = bf16_pack(v.z * r * g.z, v.w * r * g.w);
-        }
-        u8 *to = tiles + c / 64 * high * 128 + (c / 8 ^ row) % 8 * 16 + c % 8 * 2;
-        *(u32x2 *)(void *)to = packed;
-    }
-}
 
 /* The next 16 columns: sums[64][wide] (+)= x w^T. */
 DEVICE void skinny_step(float *sums, u64 x, u64 w, u32 wide, u32 add)
@@ -98,15 +73,19 @@ enum {
 #define PIECES (PART(_wide) / 8) /* of a row of sums: 8 columns each */
 #define STAGES ((u32)SKINNY_STAGES_90(DM_M, (u32)(TILES), (u32)(DM_K), (u32)(ROWS_WIDE)))
 #define SPLITS SKINNY_SPLITS_90((u32)(TILES), (u32)(DM_K))
+STATIC_ASSERT(SKINNY_X(DM_M) == CUDA_TILE_HIGH(DM_M), "a tile is what a stage has of x");
 STATIC_ASSERT((ROWS_WIDE) % 16 == 0 && (ROWS_WIDE) >= 48 && (ROWS_WIDE) <= 128,
               "one of skinny_step()'s; sums of 128 by 256 fit where the ring was");
 
 struct PART(_out);
 /* The first row of weights of a tile's box. */
 DEVICE u32 PART(_box)(u32 tile, u32 box);
+/* Before dependent_wait(), and behind it before a tile's products. */
+DEVICE void PART(_know)(struct PART(_out) * out);
+DEVICE void PART(_fetch)(struct PART(_out) * out, u32 tile);
 /* sums[4 j + 2 i] and the next are row PART(_row)() + 8 i, columns 8 j + 2 (lane % 4) and the next
  * of the tile. */
-DEVICE void PART(_store)(const struct PART(_out) * out, u32 tile, const float sums[WIDE / 2]);
+DEVICE void PART(_store)(struct PART(_out) * out, u32 tile, const float sums[WIDE / 2]);
 
 /* This thread's first row of x. */
 DEVICE u32 PART(_row)(void)
@@ -246,13 +225,16 @@ DEVICE void PART(_add)(float *sums, const f32x4 *own)
     warp_sync(); /* the next loads come behind: registers for these only */
 }
 
-/* Adds up what the blocks of the cluster have of a tile, in their order: each finishes the rows of
- * some of its warps, in which it returns 1. The ring becomes room for the sums, as threads hold
- * them. */
-DEVICE u32 PART(_gather)(const struct skinny_work *p, float sums[WIDE / 2])
+/* Whether this thread's warp finishes its rows: in a cluster, those of a part of the warps. */
+DEVICE u32 PART(_finishes)(const struct skinny_work *p)
 {
-    const u32 warps = PART(_multipliers) / WARP;
-    const u32 mine = threadIdx.x / WARP * SPLITS / warps == p->split;
+    return threadIdx.x / WARP * SPLITS / (PART(_multipliers) / WARP) == p->split;
+}
+
+/* Adds up what the blocks of the cluster have of a tile, in their order, where the thread finishes
+ * its rows. The ring becomes room for the sums, as threads hold them. */
+DEVICE void PART(_gather)(const struct skinny_work *p, float sums[WIDE / 2])
+{
     f32x4 *own = (f32x4 *)(void *)p->ring + threadIdx.x;
     barrier_sync(1, PART(_multipliers)); /* all have multiplied */
     UNROLL
@@ -261,25 +243,62 @@ DEVICE u32 PART(_gather)(const struct skinny_work *p, float sums[WIDE / 2])
         own[j * PART(_multipliers)] = v;
     }
     cluster_sync();
-    if (mine)
+    if (PART(_finishes)(p))
         UNROLL
     for (u32 j = 0; j < PIECES; j += PART(_at_once))
         PART(_add)(sums + 4 * j, own + j * PART(_multipliers));
     cluster_sync();
-    return mine;
 }
 
-DEVICE void PART(_run)(const struct PART(_out) * out, u8 *arena, const tensor_map *w, const void *x)
+#if X_TILES
+/* Of the thread's rows. */
+DEVICE void PART(_factors)(float factors[2], const float *squares)
+{
+    UNROLL
+    for (u32 i = 0; i < 2; i++) {
+        const u32 row = LESSER(PART(_row)() + i * 8, (u32)(DM_M)-1);
+        factors[i] =
+            skinny_rstd(squares + (u64)row * CUDA_SQUARES((u32)(DM_K)), (u32)(DM_K), EPSILON);
+    }
+}
+#endif
+
+DEVICE void PART(_scale)(float sums[WIDE / 2], const float factors[2])
+{
+    UNROLL
+    for (u32 i = 0; i < WIDE / 2; i++)
+        sums[i] *= factors[i / 2 % 2];
+}
+
+/* squares: of x where that is tiles, else NULL. */
+DEVICE void PART(_run)(struct PART(_out) * out, u8 *arena, const tensor_map *w, const void *x,
+                       const float *squares)
 {
     struct skinny_work p;
+    float factors[2] = {1.0f, 1.0f};
     PART(_begin)(&p, arena);
     if (PART(_feed)(&p, w, x))
         return;
+    const u32 mine = PART(_finishes)(&p);
+    if (mine)
+        PART(_know)(out);
     dependent_wait();
+#if X_TILES
+    if (mine)
+        PART(_factors)(factors, squares);
+#endif
+    (void)squares;
     for (u32 tile = blockIdx.x; tile < (u32)(TILES); tile += gridDim.x) {
         float sums[WIDE / 2];
+        if (mine)
+            PART(_fetch)(out, tile);
         PART(_product)(&p, sums);
-        if (SPLITS == 1 || PART(_gather)(&p, sums))
-            PART(_store)(out, tile, sums);
+        if (SPLITS > 1)
+            PART(_gather)(&p, sums);
+        if (!mine)
+            continue;
+        if (X_TILES)
+            PART(_scale)(sums, factors);
+        PART(_store)(out, tile, sums);
     }
 }
