@@ -123,10 +123,11 @@ struct buffer {
 
 /* An argument of a kernel call. */
 enum operand_kind {
-    OPERAND_NONE,     /* not given: NULL */
-    OPERAND_BUFFER,   /* id: buffer */
-    OPERAND_WEIGHT,   /* id: enum weight */
-    OPERAND_GRADIENT, /* id: enum weight */
+    OPERAND_NONE,         /* not given: NULL */
+    OPERAND_BUFFER,       /* id: buffer */
+    OPERAND_WEIGHT,       /* id: enum weight */
+    OPERAND_GRADIENT,     /* id: enum weight */
+    OPERAND_OLD_GRADIENT, /* the same; NULL where it is overwritten rather than added to */
     OPERAND_TOKENS,
     OPERAND_TARGETS,
     OPERAND_LOSSES,

@@ -111,8 +111,10 @@ static void emit_shape(const struct plan *p, const char *source, struct text *t)
         "#define GROUP (HEADS / KV_HEADS) /* query heads of a kv head */\n"
         "#define PAGES ((CONTEXT + KV_PAGE - 1) / KV_PAGE) /* of the cache, a slot at most */\n\n"
         "#define EPSILON %.9gf\n"
-        "#define PARAM_FLOATS %lld\n#define PARAM_DECAYED %lld /* matrices, first */\n\n#endif\n",
-        p->arch->norm_eps, (long long)floats, (long long)decayed);
+        "#define PARAM_FLOATS %lld\n#define PARAM_DECAYED %lld /* matrices, first */\n"
+        "#define PARAM_TABLE %lld /* an embedding that is no head, first of those */\n\n#endif\n",
+        p->arch->norm_eps, (long long)floats, (long long)decayed,
+        (long long)(p->arch->tied ? 0 : weight_offset(p, WEIGHT_HEAD, 0)));
 }
 
 /* ---- instances of kernel files ---- */
@@ -239,6 +241,7 @@ static void kernel_macros(const struct plan *p, const struct kernel *k, struct m
     case CUDA_ADAMW:
         put(m, "ADAM_N", "PARAM_FLOATS");
         put(m, "ADAM_DECAYED", "PARAM_DECAYED");
+        put(m, "ADAM_TABLE", "PARAM_TABLE");
         break;
     case CUDA_MATMUL:
     case CUDA_MATMUL_DX:

@@ -65,18 +65,21 @@ static void emit_weights(const struct plan *p, struct text *t)
            "#define WEIGHT_2(at, stride) PLACE(SLAB_WEIGHTS, 2, at, stride)\n"
            "#define VECTOR_2(at, stride) PLACE(SLAB_VECTORS, 4, (at) - PARAM_DECAYED, stride)\n"
            "#define GRADIENT_2(at, stride) PLACE(SLAB_GRADS, 4, at, stride)\n"
+           "#define OLD_2(at, stride) PLACE(SLAB_OLD_GRADS, 4, at, stride)\n"
            "#define NEXT_2(at, stride) VECTOR_2((at) + (stride), stride)\n"
            "#define W(...) WEIGHT_2(__VA_ARGS__)\n#define V(...) VECTOR_2(__VA_ARGS__)\n"
            "#define V_NEXT(...) NEXT_2(__VA_ARGS__) /* of the layer behind */\n"
-           "#define G(...) GRADIENT_2(__VA_ARGS__)\n");
+           "#define G(...) GRADIENT_2(__VA_ARGS__)\n#define OLD(...) OLD_2(__VA_ARGS__)\n");
     if (p->extents[EXTENT_HEAD_TOKENS])
         text_add(t, "/* A turn's tokens of embedding or head. */\n"
                     "#define PIECE(slab, bytes, at, stride) \\\n"
                     "    {slab, (bytes) * (at), 0, (bytes) * (size_t)HEAD_TOKENS * D_MODEL}\n"
                     "#define WEIGHT_PIECE(at, stride) PIECE(SLAB_WEIGHTS, 2, at, stride)\n"
                     "#define GRADIENT_PIECE(at, stride) PIECE(SLAB_GRADS, 4, at, stride)\n"
+                    "#define OLD_PIECE(at, stride) PIECE(SLAB_OLD_GRADS, 4, at, stride)\n"
                     "#define W_TOKENS(...) WEIGHT_PIECE(__VA_ARGS__)\n"
-                    "#define G_TOKENS(...) GRADIENT_PIECE(__VA_ARGS__)\n");
+                    "#define G_TOKENS(...) GRADIENT_PIECE(__VA_ARGS__)\n"
+                    "#define OLD_TOKENS(...) OLD_PIECE(__VA_ARGS__)\n");
 }
 
 static void emit_slabs(struct text *t)
@@ -169,7 +172,9 @@ static void emit_operand(const struct emitter *e, const struct operand *o, struc
                     weight_rows[o->id].name);
         break;
     case OPERAND_GRADIENT:
-        text_printf(t, "%s(AT_%s)", o->at == AT_TOKENS ? "G_TOKENS" : "G", weight_rows[o->id].name);
+    case OPERAND_OLD_GRADIENT:
+        text_printf(t, "%s%s(AT_%s)", o->kind == OPERAND_GRADIENT ? "G" : "OLD",
+                    o->at == AT_TOKENS ? "_TOKENS" : "", weight_rows[o->id].name);
         break;
     case OPERAND_TARGETS:
     case OPERAND_LOSSES:
@@ -492,6 +497,7 @@ static void emit_table(const struct plan *p, struct text *t)
     emit_sizes(p, t);
     text_printf(t,
                 "    .param_floats = PARAM_FLOATS,\n    .param_decayed = PARAM_DECAYED,\n"
+                "    .param_table = PARAM_TABLE,\n"
                 "    .layers = LAYERS,\n    .batch = BATCH,\n    .sequence = SEQUENCE,\n"
                 "    .chunk = CHUNK,\n    .slots = SLOTS,\n"
                 "    .segments = SEGMENTS,\n    .slot_pages = PAGES,\n    .pool_pages = %d,\n"

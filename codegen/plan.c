@@ -658,6 +658,7 @@ static void set_loads(struct plan *p)
     p->eval_load = train;
     p->eval_load.no_logits = gpu;
     train.no_logits = gpu && o->logits == LOGITS_NEVER;
+    train.overwrites = gpu;
     for (int phase = PHASE_TRAIN_FORWARD; phase <= PHASE_OPTIMISER; phase++)
         p->loads[phase] = train;
     struct workload serve = {.batch = 1,

@@ -451,7 +451,7 @@ static void bind_products_backward(struct binding *b, enum kernel_kind kind)
     bind_weight(b, OPERAND_GRADIENT, weight_of(find_kind(b->step, OP_BIAS_BW)));
     bind_half_gradient(b, op->in[0]);
     bind_value(b, op->in[1], false);
-    bind_plain(b, OPERAND_SCRATCH);
+    bind_weight(b, OPERAND_OLD_GRADIENT, op->weight);
 }
 
 static void bind_training(struct binding *b, enum kernel_kind kind)

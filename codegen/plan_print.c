@@ -42,7 +42,7 @@ static const char *operand_text(const struct schedule *s, const struct operand *
     };
     if (o->kind == OPERAND_BUFFER)
         return s->buffers[o->id].name;
-    if (o->kind == OPERAND_WEIGHT || o->kind == OPERAND_GRADIENT)
+    if (o->kind == OPERAND_WEIGHT || o->kind == OPERAND_GRADIENT || o->kind == OPERAND_OLD_GRADIENT)
         return weight_rows[o->id].name;
     return plain[o->kind];
 }
@@ -57,7 +57,10 @@ static void print_operands(const struct schedule *s, const struct step *step, FI
     for (int k = 0; k < step->n_operands; k++) {
         const struct operand *o = &step->operands[k];
         fprintf(out, " %s%s%s%s", step->writes & 1u << k ? "=" : "",
-                o->kind == OPERAND_GRADIENT ? "d" : "", operand_text(s, o), at[o->at]);
+                o->kind == OPERAND_GRADIENT       ? "d"
+                : o->kind == OPERAND_OLD_GRADIENT ? "+d"
+                                                  : "",
+                operand_text(s, o), at[o->at]);
     }
 }
 

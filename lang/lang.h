@@ -447,6 +447,7 @@ struct workload {
     double past;       /* cached tokens before it */
     enum dtype weights, kv, values;
     bool no_logits;  /* training, scoring: a row's logits are not written */
+    bool overwrites; /* training: products' gradients replace others, which nobody clears */
     bool all_logits; /* prefill: a head row for every token (scoring) rather than the last */
     bool samples;    /* logits stay on the device, where a kernel chooses from them */
 };

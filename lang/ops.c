@@ -263,7 +263,8 @@ static void matmul_gradients(struct builder *b, const char *dx, const char *dw, 
     op->weight_bytes = (double)n * k * b->weight * op->times;
     op = wire(add(b, OP_MATMUL_DW, dw, m, n, k), out, in, VALUE_NONE, weight);
     count(b, op, 2.0 * m * n * k, (double)m * (n + k));
-    op->weight_bytes = 2.0 * n * k * 4 * op->times; /* the fp32 gradient, read and written */
+    /* The fp32 gradient, written, and read where it is added to. */
+    op->weight_bytes = (b->w->overwrites ? 1.0 : 2.0) * n * k * 4 * op->times;
 }
 
 static void norm_gradient(struct builder *b, const char *name, int64_t m, enum value in,
@@ -353,8 +354,12 @@ static void optimiser(struct builder *b)
     op->weight_bytes = 4.0 * n;
     op = add(b, OP_ADAMW, "adamw", 1, n, 0);
     op->flops = 14.0 * n;
-    /* Parameter, gradient and two moments, read and written; the copy that products read. */
-    op->weight_bytes = (32.0 + (b->wide > b->value ? b->value : 0)) * n;
+    /* Parameter and two moments, read and written; the copy that products read; the gradient, read,
+     * and cleared where the next one is added to it. */
+    op->weight_bytes = (28.0 + (b->wide > b->value ? b->value : 0)) * n;
+    bool table = !b->a->tied; /* rows of tokens that do not occur stay as they are cleared */
+    double cleared = table ? (double)b->a->vocab * b->a->d_model : 0;
+    op->weight_bytes += 4 * (b->w->overwrites ? cleared : (double)n);
 }
 
 void ops_build(const struct arch *a, enum phase phase, const struct workload *w,

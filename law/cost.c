@@ -194,6 +194,7 @@ struct workload cost_training(const struct device *d, const struct train_spec *t
     struct workload w = {.batch = t->batch > 0 ? t->batch : 8, .tokens = sequence};
     bool bf16 = !device_is_cpu(d) && d->flops[DTYPE_BF16] > d->flops[DTYPE_F32];
     w.weights = w.values = w.kv = bf16 ? DTYPE_BF16 : DTYPE_F32;
+    w.overwrites = !device_is_cpu(d);
     return w;
 }
 

@@ -204,26 +204,39 @@ static struct price price_again(const struct op_list *l, const struct price each
     return sum;
 }
 
+/* Forward and backward pass of a micro-batch. */
+static struct price micro_batch(const struct device *d, const struct arch *a,
+                                const struct workload *w, enum recompute level)
+{
+    struct op_list l;
+    struct price each[MAX_OPS];
+    ops_build(a, PHASE_TRAIN_FORWARD, w, &l);
+    struct price sum = cost_each(d, &l, w, each), again = price_again(&l, each, level);
+    sum.flops = ops_model_flops(&l);
+    price_add(&sum, &again);
+    ops_build(a, PHASE_TRAIN_BACKWARD, w, &l);
+    struct price backward = cost_each(d, &l, w, NULL);
+    backward.flops = ops_model_flops(&l);
+    price_add(&sum, &backward);
+    return sum;
+}
+
 struct price cost_train_step(const struct device *d, const struct train_spec *t,
                              const struct arch *a)
 {
-    static const enum phase phases[] = {PHASE_TRAIN_FORWARD, PHASE_TRAIN_BACKWARD, PHASE_OPTIMISER};
     struct workload w = cost_training(d, t, a->context);
     enum recompute level = cost_recompute(d, t, a);
-    struct price sum = {0};
+    struct op_list l;
     w.no_logits = cost_logits(d, t, a) == LOGITS_NEVER;
-    for (int i = 0; i < 3; i++) {
-        struct op_list l;
-        ops_build(a, phases[i], &w, &l);
-        struct price each[MAX_OPS], one = cost_each(d, &l, &w, each);
-        one.flops = ops_model_flops(&l);
-        if (phases[i] == PHASE_TRAIN_FORWARD) {
-            struct price again = price_again(&l, each, level);
-            price_add(&one, &again);
-        }
-        int times = phases[i] != PHASE_OPTIMISER && t->accumulate > 0 ? t->accumulate : 1;
-        for (int k = 0; k < times; k++)
-            price_add(&sum, &one);
+    ops_build(a, PHASE_OPTIMISER, &w, &l);
+    struct price sum = cost_each(d, &l, &w, NULL), first = micro_batch(d, a, &w, level);
+    sum.flops = ops_model_flops(&l);
+    price_add(&sum, &first);
+    if (t->accumulate > 1) { /* others add to what the first has left */
+        w.overwrites = false;
+        struct price other = micro_batch(d, a, &w, level);
+        other = price_times(&other, t->accumulate - 1);
+        price_add(&sum, &other);
     }
     return sum;
 }

@@ -229,7 +229,7 @@ typedef void cuda_attention_fn(bf16 *att, float *lse, const bf16 *qkv, const bf1
 typedef void cuda_embed_backward_fn(float *dtable, const float *dx, const int *token,
                                     void *scratch);
 /* Macros of the gradients are those of the forward kernel, and NORM_ACCUMULATE; SUM_N; ADAM_N,
- * ADAM_DECAYED.
+ * ADAM_DECAYED, ADAM_TABLE.
  * dx[m][D] += (= where NORM_ACCUMULATE is 0) the gradient through the norm, dx16 the bf16 copy of
  * the result, dgain[D] +=. NORM_IN_PLACE: dy stands in dx, fp32; the operand dy is not read. */
 typedef void cuda_norm_backward_fn(float *dx, bf16 *dx16, float *dgain, const bf16 *dy,
@@ -237,9 +237,10 @@ typedef void cuda_norm_backward_fn(float *dx, bf16 *dx16, float *dgain, const bf
                                    void *scratch);
 /* dx[m][K] = dy[m][N] w[N][K], bf16; where MM_ACCUMULATE dx += it, fp32. */
 typedef void cuda_matmul_dx_fn(void *dx, const bf16 *dy, const bf16 *w);
-/* dw[N][K] += dy[m][N]^T x[m][K]; dbias[N] += column sums of dy where MM_BIAS. */
+/* dw[N][K] = old + dy[m][N]^T x[m][K], where old is dw or NULL: nothing; dbias[N] += column sums of
+ * dy where MM_BIAS. */
 typedef void cuda_matmul_dw_fn(float *dw, float *dbias, const bf16 *dy, const bf16 *x,
-                               void *scratch);
+                               const float *old);
 /* dlogits[m][N] = (softmax - onehot) grad_scale of the N tokens whose weights begin at `part`, of
  * all those at `table`; w is part. top and sum as head_loss leaves them. Macros as head_loss's. */
 typedef void cuda_head_gradient_fn(bf16 *dlogits, const bf16 *x, const bf16 *w, const float *top,
@@ -257,9 +258,9 @@ typedef void cuda_attention_backward_fn(bf16 *dqkv, const bf16 *datt, const bf16
 typedef void cuda_swiglu_backward_fn(bf16 *dgate_up, bf16 *h, const bf16 *dh, const bf16 *gate_up);
 /* train->norm and train->factor from grads[PARAM_FLOATS]: double sums, one order. */
 typedef void cuda_sum_squares_fn(struct cuda_train *train, const float *grads, void *scratch);
-/* AdamW with decoupled decay on the first PARAM_DECAYED, whose bf16 copies go to weights; gradients
- * times train->factor, then cleared. Nothing changes but the cleared gradients where factor is 0.
- */
+/* AdamW with decoupled decay on the first PARAM_DECAYED, whose bf16 copies go to weights, with
+ * gradients times train->factor; then those that kernels add to are cleared, of vectors and of the
+ * first PARAM_TABLE parameters. Nothing changes but the cleared gradients where factor is 0. */
 typedef void cuda_adamw_fn(float *params, bf16 *weights, float *grads, float *m, float *v,
                            const struct cuda_train *train);
 

@@ -49,6 +49,7 @@ enum archrt_slab {
     /* training */
     SLAB_PARAMS, /* fp32 */
     SLAB_GRADS,
+    SLAB_OLD_GRADS, /* the same, or NULL where a step's first micro-batch overwrites them */
     SLAB_MOMENT1,
     SLAB_MOMENT2,
     SLAB_STEP, /* struct cuda_train */
@@ -164,7 +165,7 @@ struct archrt_cuda {
     int n_kernels;
     struct archrt_phase phases[ARCHRT_PHASES];
     size_t train_bytes[SLAB_COUNT], infer_bytes[SLAB_COUNT]; /* 0: not needed, or SLAB_CACHE */
-    int64_t param_floats, param_decayed;
+    int64_t param_floats, param_decayed, param_table; /* archrt_cuda.h: cuda_adamw_fn */
     int layers, batch, sequence, chunk, slots, segments;
     int slot_pages;    /* PAGES: of a slot at most */
     int pool_pages;    /* that the spec's serving load wants, all slots together */

@@ -7,7 +7,7 @@
  *
  *     y[m][N] = x[m][K] w[N][K]^T      Y (N x m)  = W (K x N)^T X (K x m)
  *     dx[m][K] = dy[m][N] w[N][K]      dX (K x m) = W (K x N)   dY (N x m) (+ dX, in fp32)
- *     dw[N][K] += dy[m][N]^T x[m][K]   dW (K x N) = X (K x m)   dY (N x m)^T + dW
+ *     dw[N][K] += dy[m][N]^T x[m][K]   dW (K x N) = X (K x m)   dY (N x m)^T (+ dW)
  *
  * A bias of a column of y is one of a row of Y, as its epilogue has it. */
 #include "gpu.h"
@@ -222,7 +222,7 @@ static bool arrange(const struct blas_shape *s, struct arranged *p)
                                LT_OP_T,
                                LT_R_32F,
                                1,
-                               {.d = 0, .b = 2, .a = 3, .c = 0, .bias = -1}};
+                               {.d = 0, .b = 2, .a = 3, .c = 4, .bias = -1}};
         return !bias;
     default:
         return false;
@@ -333,15 +333,16 @@ bool device_blas_run(struct device *d, const struct blas_product *p, void *const
 {
     const struct device_blas *b = p->blas;
     const struct roles *r = &p->role;
-    const float one = 1;
+    const float one = 1, beta = operands[r->c] ? p->beta : 0;
+    void *c = operands[r->c] ? operands[r->c] : operands[r->d];
     int status = LT_SUCCESS;
     if (r->bias >= 0)
         status = b->matmul_set(p->matmul, LT_MATMUL_BIAS_POINTER, &operands[r->bias],
                                sizeof operands[0]);
     if (status == LT_SUCCESS)
         status = b->run(b->handle, p->matmul, &one, operands[r->a], p->a, operands[r->b], p->b,
-                        &p->beta, operands[r->c], p->c, operands[r->d], p->d, &p->algorithm,
-                        workspace, p->workspace, d->api->stream(d));
+                        &beta, c, p->c, operands[r->d], p->d, &p->algorithm, workspace,
+                        p->workspace, d->api->stream(d));
     if (status != LT_SUCCESS)
         snprintf(d->why, sizeof d->why, "%s: status %d of a product", b->name, status);
     return status == LT_SUCCESS;

@@ -207,7 +207,7 @@ bool device_train_step(const struct device_step *step, double *norm, struct fail
         return false;
     for (int i = 0; i < step->micro_batches; i++)
         if (!put_tokens(step->token + (size_t)i * n, step->target + (size_t)i * n, f) ||
-            !session_run(s, ARCHRT_PHASE_TRAIN, 0, f) ||
+            !session_run(s, ARCHRT_PHASE_TRAIN, i == 0 ? FIRST_MICRO_BATCH : 0, f) ||
             !session_get(s, gpu.pinned + (size_t)i * n, SLAB_LOSS, 0, bytes, f))
             return false;
     struct cuda_train *after = (void *)(gpu.pinned + gpu.pinned_rows);

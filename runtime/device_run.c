@@ -57,9 +57,11 @@ static bool alloc_slabs(struct session *s, struct failure *f)
                           show_bytes(need_text, (double)all),
                           s->training ? "training" : "inference", d->why);
         }
-    if (s->training)
+    if (s->training) {
         s->slabs[SLAB_VECTORS] =
             (char *)s->slabs[SLAB_PARAMS] + sizeof(float) * (size_t)c->param_decayed;
+        s->slabs[SLAB_OLD_GRADS] = s->slabs[SLAB_GRADS];
+    }
     return true;
 }
 
@@ -145,7 +147,7 @@ void session_close(struct session *s)
         if (s->modules[u])
             d->api->unload(d, s->modules[u]);
     if (s->training)
-        s->slabs[SLAB_VECTORS] = NULL;
+        s->slabs[SLAB_VECTORS] = s->slabs[SLAB_OLD_GRADS] = NULL;
     for (int i = 1; i < SLAB_COUNT; i++)
         d->api->release(d, s->slabs[i]);
     free(s->modules);
@@ -156,9 +158,15 @@ void session_close(struct session *s)
 
 /* ---- phases ---- */
 
+/* Of turns that all leave their sums in one place, the first one overwrites. */
+static bool overwritten(const struct session *s, const struct archrt_operand *o, int chunk)
+{
+    return o->slab == SLAB_OLD_GRADS && s->overwrites && (chunk == 0 || o->chunk > 0);
+}
+
 void *session_operand(const struct session *s, const struct archrt_operand *o, int layer, int chunk)
 {
-    char *base = s->slabs[o->slab];
+    char *base = overwritten(s, o, chunk) ? NULL : s->slabs[o->slab];
     size_t stride = o->layer * (o->slab == SLAB_CACHE ? (size_t)s->pool_pages : 1);
     return base ? base + o->at + (size_t)layer * stride + (size_t)chunk * o->chunk : NULL;
 }
@@ -228,7 +236,10 @@ static bool launch(struct session *s, const struct archrt_step *step, int layer,
 bool session_launch(struct session *s, enum archrt_phase_id id, unsigned when, struct failure *f)
 {
     s->launched = false;
-    return session_each_step(s, id, when, launch, f);
+    s->overwrites = id == ARCHRT_PHASE_TRAIN && when == FIRST_MICRO_BATCH;
+    bool done = session_each_step(s, id, when, launch, f);
+    s->overwrites = false;
+    return done;
 }
 
 bool session_run(struct session *s, enum archrt_phase_id id, unsigned when, struct failure *f)

@@ -75,8 +75,9 @@ struct device *cuda_device_open(char *why, size_t room);
  */
 
 enum {
-    DEVICE_WHENS = 4,    /* bit 0: scored, bit 1: logits */
-    DEVICE_ROW_STEPS = 8 /* device_products.c; the last is all rows */
+    DEVICE_WHENS = 4,      /* bit 0: scored, bit 1: logits */
+    FIRST_MICRO_BATCH = 1, /* of training: gradients of matrices are overwritten, not added to */
+    DEVICE_ROW_STEPS = 8   /* device_products.c; the last is all rows */
 };
 struct session_map { /* number i: at i CUDA_MAP_BYTES of SLAB_MAPS */
     const struct cuda_map *shape;
@@ -94,7 +95,8 @@ struct session {
     void **modules;                                              /* of each unit */
     void *(*functions)[ARCHRT_MAX_PASSES];                       /* of each kernel */
     void *graphs[ARCHRT_PHASES][DEVICE_WHENS][DEVICE_ROW_STEPS]; /* made at first use */
-    bool launched; /* something of this phase that what follows need not wait for to start */
+    bool launched;   /* something of this phase that what follows need not wait for to start */
+    bool overwrites; /* steps are those of a step's first micro-batch */
     struct session_map *maps;
     size_t n_maps, room_maps;
     struct session_products *products;
@@ -108,7 +110,7 @@ bool session_open(struct session *s, struct device *device, const struct archrt_
                   bool training, int pool_pages, struct failure *f);
 void session_close(struct session *s);
 /* Queues a phase: the first time as launches that become a graph, then as that graph. when: bit 0
- * the scored steps too, bit 1 those that want logits. */
+ * the scored steps too, bit 1 those that want logits; of training 0 or FIRST_MICRO_BATCH. */
 bool session_run(struct session *s, enum archrt_phase_id phase, unsigned when, struct failure *f);
 /* The same, launch by launch: for profilers and for kernels that misbehave. */
 bool session_launch(struct session *s, enum archrt_phase_id phase, unsigned when,

@@ -178,6 +178,15 @@ const float *trial_pristine(const struct trial *t, const void *at)
     return NULL;
 }
 
+void trial_zero(struct trial *t, const void *at)
+{
+    for (int i = 0; i < t->n_operands; i++)
+        if (t->operands[i].at == at) {
+            memset(t->operands[i].at, 0, t->operands[i].bytes);
+            memset(t->operands[i].pristine, 0, t->operands[i].bytes);
+        }
+}
+
 void trial_reset(struct trial *t)
 {
     for (int i = 0; i < t->n_operands; i++)

@@ -164,6 +164,7 @@ bool trial_tokens(struct trial *t, int n, int vocab, struct failure *f);
 bool trial_rope(struct trial *t, struct failure *f);
 bool trial_scratch(struct trial *t, struct failure *f);
 const float *trial_pristine(const struct trial *t, const void *at);
+void trial_zero(struct trial *t, const void *at); /* of what a call adds to; sealed already */
 void trial_seal(struct trial *t); /* takes the sums and copies; after the inputs were filled */
 
 /* One compared element: `magnitude` is the size of what was summed up to it. */

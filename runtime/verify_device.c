@@ -90,6 +90,7 @@ struct attempt {
     struct archrt_kernel kernel; /* what the references are asked for */
     struct trial t;
     int layer;
+    bool overwrites; /* a weight's gradient, rather than adding to it */
     struct failure *f;
 };
 
@@ -152,7 +153,7 @@ static bool block_of(const struct attempt *a, const struct device_operand *o, st
                         .columns = n,
                         .stride = n,
                         .size = wide ? 4 : 2,
-                        .given = x->role != ROLE_OUTPUT,
+                        .given = x->role != ROLE_OUTPUT && !(a->overwrites && o->operand == 0),
                         .written = x->role != ROLE_INPUT,
                         .host = host};
     if (a->cuda->kind != ARCHRT_CUDA_LOSS || x->at != (void *)a->t.y)
@@ -408,6 +409,21 @@ static bool check_tokens(struct attempt *a)
     return ok;
 }
 
+/* Gradients that the next step overwrites are left as they were; the reference clears all. */
+static void check_left(struct attempt *a)
+{
+    const struct archrt_cuda *c = a->s->cuda;
+    float *grads = a->t.step.grads;
+    const float *before = trial_pristine(&a->t, grads);
+    for (int64_t i = c->param_table; i < c->param_decayed; i++) {
+        if (memcmp(&grads[i], &before[i], sizeof *grads) != 0) {
+            trial_fault(&a->t, "changed gradient %lld", (long long)i);
+            break;
+        }
+        grads[i] = 0;
+    }
+}
+
 /* What the map does not say. */
 static bool check_rest(struct attempt *a)
 {
@@ -424,6 +440,7 @@ static bool check_rest(struct attempt *a)
     case ARCHRT_CUDA_NORM_BACKWARD:
         return check_copy(a, 1, area(t->m, t->kernel->n));
     case ARCHRT_CUDA_ADAMW:
+        check_left(a);
         return check_copy(a, 1, (size_t)a->s->cuda->param_decayed);
     case ARCHRT_CUDA_SUM_SQUARES:
         return check_train_struct(a);
@@ -478,15 +495,20 @@ static bool run_case(struct attempt *a, int m, int past, const struct device_che
     int variant = loss && !device_place(a, 1);
     if (!trial_open_as(t, &a->model, &a->kernel, &kind, m, past, variant, c->seed, a->f))
         return false;
+    if (a->overwrites)
+        trial_zero(t, t->y);
     t->budget = c->budget;
     if (!to_f32(a))
         t->rounding = a->kind->rounding * 0x1p-8;
     if (c->plant && (strcmp(c->plant, "kernels") == 0 || strcmp(c->plant, a->cuda->name) == 0))
         t->plant = PLANT_VALUE;
     const struct device_handing handing = {a->s, a->step, a->layer, t};
-    if (!put_call(a) || !each_block(a, true) || !device_tiles_put(&handing, a->f) ||
-        !session_step(a->s, a->step, a->layer, 0, false, a->f) || !session_wait(a->s, a->f) ||
-        !each_block(a, false) || !device_tiles_check(&handing, a->f) || !check_rest(a))
+    a->s->overwrites = a->overwrites;
+    bool done = put_call(a) && each_block(a, true) && device_tiles_put(&handing, a->f) &&
+                session_step(a->s, a->step, a->layer, 0, false, a->f) && session_wait(a->s, a->f) &&
+                each_block(a, false) && device_tiles_check(&handing, a->f) && check_rest(a);
+    a->s->overwrites = false;
+    if (!done)
         return false;
     trial_seal(t); /* inputs were compared on the device */
     verdict_note(out, t, trial_judge(t));
@@ -509,6 +531,19 @@ static bool rows_vary(const struct attempt *a)
     return call && strcmp(a->cuda->phase, "prefill") == 0;
 }
 
+/* A weight's gradient in both forms. */
+static bool run_both(struct attempt *a, int m, int past, const struct device_checks *c,
+                     struct kernel_verdict *out)
+{
+    bool done = true;
+    for (int form = 0; form <= (a->cuda->kind == ARCHRT_CUDA_MATMUL_DW) && done; form++) {
+        a->overwrites = form;
+        done = run_case(a, m, past, c, out);
+        trial_close(&a->t);
+    }
+    return done;
+}
+
 /* Of inference, calls of fewer rows than there is room for too, and with keys in front. */
 static bool run_cases(struct attempt *a, const struct device_checks *c, struct kernel_verdict *out)
 {
@@ -526,8 +561,7 @@ static bool run_cases(struct attempt *a, const struct device_checks *c, struct k
         for (int few = 0; few <= (rows_vary(a) && m > 2) && done; few++) {
             int rows = few ? (m / 3) | 1 : m;
             int past = prompt && pasts[i] + rows > room ? room - rows : pasts[i];
-            done = run_case(a, rows, past, c, out);
-            trial_close(&a->t);
+            done = run_both(a, rows, past, c, out);
         }
     return done;
 }

@@ -263,7 +263,7 @@ static void host_step(struct sample *s, int step, double *loss, double *norm)
     *norm = u.norm;
 }
 
-static void device_one_step(struct sample *s, int step, double *loss, double *norm)
+static void device_one_step(struct sample *s, int step, float scale, double *loss, double *norm)
 {
     struct failure f;
     struct archrt_adamw a = adamw_of(s, step);
@@ -279,7 +279,7 @@ static void device_one_step(struct sample *s, int step, double *loss, double *no
                             target,
                             losses,
                             MICRO_BATCHES,
-                            {.grad_scale = 1.0f / (float)(s->rows * MICRO_BATCHES),
+                            {.grad_scale = scale / (float)(s->rows * MICRO_BATCHES),
                              .lr = a.lr,
                              .beta1 = a.beta1,
                              .beta2 = a.beta2,
@@ -304,11 +304,15 @@ static void check_training(void)
     sample_open(&a);
     sample_open(&b);
     must(device_train_begin(b.params, b.m, b.v, &f), &f);
+    /* Gradients that are not finite change nothing, and nothing of them is left to the next step:
+     * matrices' are overwritten, others were cleared. */
     double first = 0, last = 0;
+    device_one_step(&b, 0, NAN, &first, &last);
+    CHECK(!isfinite(last), "the norm of NaNs is %g", last);
     for (int step = 0; step < STEPS; step++) {
         double want, got, want_norm, got_norm;
         host_step(&a, step, &want, &want_norm);
-        device_one_step(&b, step, &got, &got_norm);
+        device_one_step(&b, step, 1, &got, &got_norm);
         CHECK(fabs(got - want) < 0.02 + 0.02 * want, "step %d: loss %g, on the host %g", step, got,
               want);
         CHECK(fabs(got_norm - want_norm) < 0.05 * want_norm, "step %d: norm %g, on the host %g",

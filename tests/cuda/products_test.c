@@ -176,21 +176,27 @@ HOST_CODE static float *copy_of(const float *from, size_t n)
     return to;
 }
 
-HOST_CODE static int run_dw(emu_kernel *kernel, const struct shape *s, bool bias)
+/* Added to what is there, or over what nobody has written: to zeros, and 0 is not -0. */
+HOST_CODE static int run_dw(emu_kernel *kernel, const struct shape *s, bool bias, bool adds)
 {
+    const size_t n = (size_t)(s->n * s->k);
     bf16 *dy = test_bf16s("dy", (size_t)(s->m * s->n), 1);
     bf16 *x = test_bf16s("x", (size_t)(s->m * s->k), 1);
-    float *dw = test_floats("dw", (size_t)(s->n * s->k), 1);
+    float *dw = adds ? test_floats("dw", n, 1) : emu_alloc("dw", n * sizeof(float));
     float *dbias = bias ? test_floats("dbias", (size_t)s->n, 1) : NULL;
-    float *dw0 = copy_of(dw, (size_t)(s->n * s->k));
+    float *dw0 = adds ? copy_of(dw, n) : calloc(n, sizeof(float));
     float *dbias0 = bias ? copy_of(dbias, (size_t)s->n) : NULL;
     const struct emu_launch launch = {"matmul_dw", kernel, MATMUL_DW_LAUNCH(s->m, s->n, s->k),
                                       false, NULL};
     const struct cuda_maps maps = MATMUL_DW_MAPS(s->m, s->n, s->k);
-    void *operands[] = {dw, dbias, dy, x, NULL};
+    void *operands[] = {dw, dbias, dy, x, adds ? dw : NULL};
     test_maps(&maps, operands);
     emu_run(&launch, operands, 5);
     int bad = check_dw(s, dw, dw0, dy, x);
+    for (size_t i = 0; i < n && !adds; i++)
+        bad |= dw[i] == 0 && signbit(dw[i]);
+    if (!adds)
+        free(dw0);
     if (bias)
         bad |= check_dbias(s, dbias, dbias0, dy);
     emu_free_all();
@@ -231,7 +237,8 @@ HOST_CODE int main(void)
         for (size_t k = 0; k < (PRODUCT_WGMMA ? 3 : 1); k++) {
             emu_seed((u32)(i + k) + 1);
             run_wide = pairs[k].wide;
-            int wrong = run_dx(pairs[k].dx, s) | run_dw(pairs[k].dw, s, true);
+            int wrong = run_dx(pairs[k].dx, s) | run_dw(pairs[k].dw, s, true, true) |
+                        run_dw(pairs[k].dw, s, true, false);
             if (wrong)
                 printf("m %d, n %d, k %d, tiles %u wide\n", s->m, s->n, s->k, run_wide);
             bad |= wrong;
@@ -240,6 +247,7 @@ HOST_CODE int main(void)
     run_wide = wide_of(150, 200);
     bad |= run_dx((emu_kernel *)dx_special, &special);
     run_wide = wide_of(96, 200);
-    bad |= run_dw((emu_kernel *)dw_special, &special, false);
+    bad |= run_dw((emu_kernel *)dw_special, &special, false, true);
+    bad |= run_dw((emu_kernel *)dw_special, &special, false, false);
     return bad;
 }

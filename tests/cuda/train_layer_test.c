@@ -267,16 +267,17 @@ HOST_CODE static void backward(struct layer *l)
     RUN_MAPPED(MATMUL_DX, layer_down_dx, M, D, F, l->dh, l->dx16, l->p[P_DOWN]);
     RUN(layer_swiglu_backward, SWIGLU_BACKWARD_LAUNCH(M, F, 0), l->dgate_up, l->h, l->dh,
         l->gate_up);
-    RUN_MAPPED(MATMUL_DW, layer_down_dw, M, D, F, l->grad[P_DOWN], none, l->dx16, l->h, l->scratch);
+    RUN_MAPPED(MATMUL_DW, layer_down_dw, M, D, F, l->grad[P_DOWN], none, l->dx16, l->h,
+               l->grad[P_DOWN]);
     RUN_MAPPED(MATMUL_DX, layer_gate_up_dx, M, 2 * F, D, l->dnorm, l->dgate_up, l->p[P_GATE_UP]);
     RUN_MAPPED(MATMUL_DW, layer_gate_up_dw, M, 2 * F, D, l->grad[P_GATE_UP], none, l->dgate_up,
-               l->norm2, l->scratch);
+               l->norm2, l->grad[P_GATE_UP]);
     RUN(layer_norm_backward, NORM_BACKWARD_LAUNCH(M, D, 0), l->dx, l->dx16, l->grad[P_GAIN2],
         l->dnorm, l->x1, l->rstd2, l->p[P_GAIN2], l->scratch);
     RUN(layer_norm_backward_2, NORM_BACKWARD_LAUNCH_2(M, D, 0), l->dx, l->dx16, l->grad[P_GAIN2],
         l->dnorm, l->x1, l->rstd2, l->p[P_GAIN2], l->scratch);
     RUN_MAPPED(MATMUL_DX, layer_o_dx, M, D, DQ, l->datt, l->dx16, l->p[P_O]);
-    RUN_MAPPED(MATMUL_DW, layer_o_dw, M, D, DQ, l->grad[P_O], none, l->dx16, l->att, l->scratch);
+    RUN_MAPPED(MATMUL_DW, layer_o_dw, M, D, DQ, l->grad[P_O], none, l->dx16, l->att, l->grad[P_O]);
     RUN(layer_attention_backward, ATTENTION_BACKWARD_LAUNCH(M, T, E), l->dqkv, l->datt, l->att,
         l->lse, l->rot, l->scratch);
     RUN(layer_attention_backward_2, ATTENTION_BACKWARD_LAUNCH_2(M, T, E), l->dqkv, l->datt, l->att,
@@ -289,7 +290,7 @@ HOST_CODE static void backward(struct layer *l)
         l->qkv, l->head_rstd, l->p[P_HEAD_GAIN], l->rope, l->scratch);
     RUN_MAPPED(MATMUL_DX, layer_qkv_dx, M, QKV, D, l->dnorm, l->dqkv, l->p[P_QKV]);
     RUN_MAPPED(MATMUL_DW, layer_qkv_dw, M, QKV, D, l->grad[P_QKV], l->grad[P_BIAS], l->dqkv,
-               l->norm1, l->scratch);
+               l->norm1, l->grad[P_QKV]);
     RUN(layer_norm_backward, NORM_BACKWARD_LAUNCH(M, D, 0), l->dx, l->dx16, l->grad[P_GAIN1],
         l->dnorm, l->p[P_X], l->rstd1, l->p[P_GAIN1], l->scratch);
     RUN(layer_norm_backward_2, NORM_BACKWARD_LAUNCH_2(M, D, 0), l->dx, l->dx16, l->grad[P_GAIN1],

@@ -291,6 +291,31 @@ static void test_decode_anchor(const struct built *b)
     CHECK_NEAR(later - at_start, 16000 * 32768 / (4.3e12 * 0.55), 2e-6);
 }
 
+/* On a GPU a step's first micro-batch writes gradients of matrices that the others read too, and
+ * the optimiser writes none; on a CPU all are alike. */
+static void test_accumulation(const struct built *b)
+{
+    struct arch a = arch_of(&published[0]);
+    const struct device *devices[] = {&b->devices[DEVICE_H200], &b->devices[DEVICE_CPU]};
+    for (int i = 0; i < 2; i++) {
+        struct train_spec t = {.batch = 2, .sequence = 512, .accumulate = 1};
+        struct workload w = cost_training(devices[i], &t, 8192);
+        struct op_list l;
+        ops_build(&a, PHASE_OPTIMISER, &w, &l);
+        struct price update = cost_each(devices[i], &l, &w, NULL);
+        struct price one = cost_train_step(devices[i], &t, &a);
+        t.accumulate = 2;
+        struct price two = cost_train_step(devices[i], &t, &a);
+        t.accumulate = 5;
+        struct price five = cost_train_step(devices[i], &t, &a);
+        double matrices = (double)(arch_params(&a) + (int64_t)a.vocab * a.d_model);
+        double first = one.bytes - update.bytes, other = two.bytes - one.bytes;
+        CHECK_NEAR(other - first, i ? 0 : 4 * matrices, 1e-6 * first);
+        CHECK_NEAR(five.bytes, one.bytes + 4 * other, 1e-6 * five.bytes);
+        CHECK_NEAR(five.flops, 5 * one.flops, 1e-6 * five.flops);
+    }
+}
+
 /* One call of a prompt's tokens behind `past` others. */
 static double prompt_call(const struct device *d, const struct arch *a, struct workload w,
                           double past, bool last)
@@ -461,6 +486,7 @@ int main(void)
     test_totals();
     test_kv_bytes(b);
     test_decode_anchor(b);
+    test_accumulation(b);
     test_prompts(b);
     test_throughput(b);
     test_published_ratio(b);

@@ -1,16 +1,18 @@
 /* adamw.cu - one AdamW step (Loshchilov and Hutter, arXiv:1711.05101): with g = grad factor,
  * m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2,
- * p -= lr (m / correction1 / (sqrt(v / correction2) + eps) + decay p); grads become 0. The first
- * ADAM_DECAYED parameters are decayed, and their bf16 copies go to weights. Where factor is 0 only
- * the gradients change.
+ * p -= lr (m / correction1 / (sqrt(v / correction2) + eps) + decay p). The first ADAM_DECAYED
+ * parameters, the matrices, are decayed, and their bf16 copies go to weights. Gradients that
+ * kernels only add to become 0: those behind the matrices, and those of the first ADAM_TABLE
+ * parameters. Others are left, for the next step's first product to overwrite. Where factor is 0
+ * only the gradients change.
  *
  * KERNEL         the function's name
- * ADAM_N         floats, ADAM_DECAYED of them decayed (multiples of 4)
+ * ADAM_N         floats, ADAM_DECAYED of them decayed
+ * ADAM_TABLE     floats of an embedding that is no head, at the front; all multiples of 4
  *
- * Floor: 34 N bytes, 16 of them read (32 N where not decayed). A thread has one vector of four
- * parameters, four loads of 16 bytes under way. The zeros are stored last and whole: a store that
- * needs nothing of what was loaded would otherwise leave before the loads are back, and meet them
- * in the L2. */
+ * Floor: 30 N bytes, 16 of them read. A thread has one vector of four parameters, four loads of 16
+ * bytes under way. Zeros are stored last and whole: a store that needs nothing of what was loaded
+ * would otherwise leave before the loads are back, and meet them in the L2. */
 #include "device.h"
 #include "launch.h"
 #include "archrt_cuda.h"
@@ -54,6 +56,7 @@ KERNEL(float *params, bf16 *weights, float *grads, float *m, float *v,
 {
     const u64 i = (u64)blockIdx.x * ADAM_THREADS + threadIdx.x;
     const u64 vectors = (u64)(ADAM_N) / 4, decayed = (u64)(ADAM_DECAYED) / 4;
+    const u64 table = (u64)(ADAM_TABLE) / 4;
     const u32x4 zero = {0, 0, 0, 0};
     float p4[4], m4[4], v4[4], g4[4];
     if (i >= vectors)
@@ -71,9 +74,11 @@ KERNEL(float *params, bf16 *weights, float *grads, float *m, float *v,
         four_store(m + i * 4, m4);
         four_store(v + i * 4, v4);
     }
-    store_u32x4(grads + i * 4, zero);
+    if (i < table || i >= decayed)
+        store_u32x4(grads + i * 4, zero);
 }
 
 #undef KERNEL
 #undef ADAM_N
 #undef ADAM_DECAYED
+#undef ADAM_TABLE

@@ -95,6 +95,27 @@ DEVICE void product_store_bf16(const struct product *p, bf16 *c, u64 row,
     }
 }
 
+/* The sums to c, as product_add_f32 leaves them where c has zeros: no -0. */
+DEVICE void product_store_f32(const struct product *p, float *RESTRICT c, u64 row,
+                              float sums[PRODUCT_I][PRODUCT_J][4])
+{
+    const u32 r0 = product_row(p) + lane_id() / 4, c0 = product_column(p) + lane_id() % 4 * 2;
+    UNROLL
+    for (u32 i = 0; i < PRODUCT_I * 2; i++) {
+        float *to = c + (r0 + i * 8) * row + c0;
+        if (r0 + i * 8 >= p->a.side)
+            continue;
+        UNROLL
+        for (u32 j = 0; j < product_pieces(p); j++) {
+            f32x2 v;
+            v.x = sums[i / 2][j][i % 2 * 2] + 0.0f;
+            v.y = sums[i / 2][j][i % 2 * 2 + 1] + 0.0f;
+            if (c0 + j * 8 < p->b.side)
+                *(f32x2 *)(void *)(to + j * 8) = v;
+        }
+    }
+}
+
 /* Adds the sums to c, whose rows are `row` elements apart; eight reads, then eight writes. */
 DEVICE void product_add_f32(const struct product *p, float *RESTRICT c, u64 row,
                             float sums[PRODUCT_I][PRODUCT_J][4])

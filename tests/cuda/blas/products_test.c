@@ -108,6 +108,7 @@ static const struct kind kinds[] = {
     {"y + bias", ARCHRT_CUDA_MATMUL, ARCHRT_CUDA_WITH_BIAS, false, true},
     {"swiglu", ARCHRT_CUDA_MATMUL, ARCHRT_CUDA_WITH_SWIGLU, false, true},
     {"dw, dbias", ARCHRT_CUDA_MATMUL_DW, ARCHRT_CUDA_WITH_BIAS, true, true},
+    {"dw, overwritten", ARCHRT_CUDA_MATMUL_DW, 0, false, false},
     {"dx on dx", ARCHRT_CUDA_MATMUL_DX, ARCHRT_CUDA_ACCUMULATES | ARCHRT_CUDA_TO_F32, true, false},
 };
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
@@ -149,7 +150,7 @@ static void open_product(struct product *p, const struct kind *kind, struct shap
     fill(&p->residual, &seed);
     void *matmul[] = {p->out.at, p->x.at, p->w.at, p->bias.at, p->residual.at};
     void *gradient[] = {p->out.at, p->x.at, p->w.at, NULL, NULL};
-    void *weights[] = {p->out.at, p->bias.at, p->x.at, p->w.at, NULL};
+    void *weights[] = {p->out.at, p->bias.at, p->x.at, p->w.at, kind->in_place ? p->out.at : NULL};
     memcpy(p->operands, dw ? weights : dx ? gradient : matmul, sizeof p->operands);
 }
 
@@ -174,6 +175,8 @@ static struct blas_product *plan(struct device_blas *b, const struct product *p)
                            .bias = (void *)(uintptr_t)SHIFT};
     for (int i = 0; i < BLAS_OPERANDS; i++)
         s.align[i] = p->operands[i] ? SHIFT : 256;
+    if (p->kind->kind == ARCHRT_CUDA_MATMUL_DW) /* of what is added to, whether it is or not */
+        s.align[4] = SHIFT;
     return device_blas_plan(b, &s);
 }
 
@@ -192,7 +195,7 @@ static double wanted(const struct product *p, int64_t row, int64_t column, int t
         sum += times * term;
         *size += times * fabs(term);
     }
-    bool on_top = dw || flag(p, ARCHRT_CUDA_ACCUMULATES);
+    bool on_top = (dw && p->kind->in_place) || flag(p, ARCHRT_CUDA_ACCUMULATES);
     double before = on_top                               ? p->out.copy[row * k + column]
                     : flag(p, ARCHRT_CUDA_WITH_RESIDUAL) ? p->residual.copy[row * n + column]
                                                          : 0;
@@ -319,7 +322,8 @@ static bool matters(const struct product *p, enum standin_fault fault)
     case FAULT_LD_B:
         return p->s.m != (dx || dw ? p->s.n : p->s.k);
     case FAULT_BETA:
-        return dw || flag(p, ARCHRT_CUDA_WITH_RESIDUAL | ARCHRT_CUDA_ACCUMULATES);
+        return (dw && p->kind->in_place) ||
+               flag(p, ARCHRT_CUDA_WITH_RESIDUAL | ARCHRT_CUDA_ACCUMULATES);
     case FAULT_BIAS:
         return flag(p, ARCHRT_CUDA_WITH_BIAS);
     case FAULT_TYPE:
