@@ -159,6 +159,7 @@ typedef void cuda_skinny_qkv_fn(bf16 *q, bf16 *cache, const float *x, const bf16
                                 const float *rope, const int *slot, const int *length,
                                 const int *pages, void *scratch, int *counter, const bf16 *tiles,
                                 const float *squares);
+/* Blocks have equal parts of all rows' keys; they count at pairs of a row and a kv head alike. */
 typedef cuda_decode_attention_fn cuda_skinny_attention_fn;
 typedef void cuda_skinny_residual_fn(float *y, const bf16 *a, const bf16 *w, const float *residual,
                                      const int *slot, void *scratch, int *counter,

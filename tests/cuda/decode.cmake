@@ -8,8 +8,14 @@ foreach(e 40 64 72 128 136 200 256)
     cuda_kernel_test(decode_attention_${e} decode_attention_test.c HEAD_DIM=${e}
         FILE_UNDER_TEST="decode_attention.cu")
 endforeach()
-cuda_kernel_test(skinny_attention_248 decode_attention_test.c HEAD_DIM=248
-    FILE_UNDER_TEST="skinny_attention.cu")
+# Head size, architecture.
+foreach(pair 40_86 64_90 64_80 72_90 80_90 128_90 136_90 200_86 248_90 256_80)
+    string(REPLACE "_" ";" list ${pair})
+    list(GET list 0 e)
+    list(GET list 1 arch)
+    cuda_kernel_test(skinny_attention_${pair} skinny_attention_test.c HEAD_DIM=${e}
+        CUDA_ARCH=${arch})
+endforeach()
 foreach(e 40 64 80 128 136 200)
     cuda_kernel_test(decode_ring_${e} decode_ring_test.c HEAD_DIM=${e})
 endforeach()

@@ -156,21 +156,22 @@ DEVICE void keys_scores(float score[2][4], const struct keys_state *s, const str
     }
 }
 
-/* Adds the other half's sums. `turn`, even or odd, says where they pass, so that one barrier a tile
- * does: what a warp writes over was read before the barrier in between. */
+/* Adds the other half's sums, by way of `shared`: 4 KB a team. `turn`, even or odd, says where they
+ * pass, so that one barrier a tile does: what a warp writes over was read before the barrier in
+ * between. */
 DEVICE void keys_exchange(float score[2][4], f32x4 *shared, u32 turn)
 {
-    const u32 other = threadIdx.x ^ WARP;
-    f32x4 *sums = shared + turn % 2 * KEYS_THREADS * 2;
+    const u32 mine = keys_half() * WARP + lane_id(), pair = KEYS_HALVES * WARP;
+    f32x4 *sums = shared + (keys_team() * 2 + turn % 2) * 2 * pair;
     UNROLL
     for (u32 i = 0; i < 2; i++) {
-        const f32x4 mine = {score[i][0], score[i][1], score[i][2], score[i][3]};
-        sums[i * KEYS_THREADS + threadIdx.x] = mine;
+        const f32x4 sum = {score[i][0], score[i][1], score[i][2], score[i][3]};
+        sums[i * pair + mine] = sum;
     }
-    barrier_sync(1 + keys_team(), KEYS_HALVES * WARP);
+    barrier_sync(1 + keys_team(), pair);
     UNROLL
     for (u32 i = 0; i < 2; i++) {
-        const f32x4 theirs = sums[i * KEYS_THREADS + other];
+        const f32x4 theirs = sums[i * pair + (mine ^ WARP)];
         score[i][0] += theirs.x;
         score[i][1] += theirs.y;
         score[i][2] += theirs.z;
@@ -178,15 +179,25 @@ DEVICE void keys_exchange(float score[2][4], f32x4 *shared, u32 turn)
     }
 }
 
-/* Scores, in units of log2, become weights relative to the new maximum; out and sum follow it. p is
- * the weights as operand A. */
+/* Keys of the tile that the row does not see count for nothing. */
+DEVICE void keys_mask(float score[2][4], u32 keys)
+{
+    const u32 key = (u32)here_u64(lane_id()) % 4 * 2;
+    UNROLL
+    for (u32 i = 0; i < 8; i++)
+        if (key + i / 4 * 8 + i % 2 >= keys)
+            score[i / 4][i % 4] = KEYS_NONE;
+}
+
+/* Scores times `scale`, in units of log2, become weights relative to the new maximum; out and sum
+ * follow it. p is the weights as operand A. */
 DEVICE void keys_weights(u32 p[4], struct keys_state *s, float score[2][4], float scale, u32 keys)
 {
+    if (keys < KEYS_TILE)
+        keys_mask(score, keys);
     UNROLL
-    for (u32 i = 0; i < 8; i++) {
-        const u32 key = i / 4 * 8 + lane_id() % 4 * 2 + i % 2;
-        score[i / 4][i % 4] = key < keys ? score[i / 4][i % 4] * scale : KEYS_NONE;
-    }
+    for (u32 i = 0; i < 8; i++)
+        score[i / 4][i % 4] *= scale;
     UNROLL
     for (u32 h = 0; h < 2; h++) {
         float *a = score[0] + 2 * h, *b = score[1] + 2 * h;
@@ -232,16 +243,22 @@ DEVICE void keys_add(struct keys_state *s, const u32 p[4], const struct keys_til
 }
 
 /* Before any key. */
-DEVICE void keys_begin(struct keys_state *s, const bf16 *first, u32 group)
+DEVICE void keys_clear(struct keys_state *s)
 {
-    UNROLL
-    for (u32 c = 0; c < KEYS_Q; c++)
-        keys_query(s->q[c], first, group, c);
     UNROLL
     for (u32 i = 0; i < KEYS_V * 32; i++)
         s->out[i / 32][i / 4 % 8][i % 4] = 0.0f;
     s->most[0] = s->most[1] = KEYS_NONE;
     s->sum[0] = s->sum[1] = 0.0f;
+}
+
+/* The same, of the group's queries. */
+DEVICE void keys_begin(struct keys_state *s, const bf16 *first, u32 group)
+{
+    UNROLL
+    for (u32 c = 0; c < KEYS_Q; c++)
+        keys_query(s->q[c], first, group, c);
+    keys_clear(s);
 }
 
 #endif

@@ -38,15 +38,16 @@ DEVICE void keys_copy_key(u8 *slot, const bf16 *from, u32 i)
 }
 
 /* Starts copies of rows `from`, E apart, of which there are `rows`: the last one stands for those
- * that are not. The caller commits. */
+ * that are not, which is rare: its places are made here, not kept. The caller commits. */
 DEVICE void keys_copy_k(u8 *slot, const bf16 *from, u32 rows)
 {
-    const u32 g = lane_id() / 4;
     from += keys_element(0);
     if (rows >= KEYS_TILE) {
-        keys_copy_key(slot, from + g * HEAD_DIM, 0);
-        keys_copy_key(slot, from + g * HEAD_DIM + 8 * HEAD_DIM, 1);
+        from += lane_id() / 4 * HEAD_DIM;
+        keys_copy_key(slot, from, 0);
+        keys_copy_key(slot, from + 8 * HEAD_DIM, 1);
     } else {
+        const u32 g = (u32)here_u64(lane_id()) / 4;
         keys_copy_key(slot, from + LESSER(g, rows - 1) * HEAD_DIM, 0);
         keys_copy_key(slot, from + LESSER(g + 8, rows - 1) * HEAD_DIM, 1);
     }
@@ -83,14 +84,14 @@ DEVICE void keys_copy_value(u8 *slot, const bf16 *from, u32 n)
 /* As keys_copy_k. */
 DEVICE void keys_copy_v(u8 *slot, const bf16 *from, u32 rows)
 {
-    const u32 first = lane_id() % 4 * 2;
     from += keys_element(0);
     if (rows >= KEYS_TILE) {
-        from += first * HEAD_DIM;
+        from += lane_id() % 4 * 2 * HEAD_DIM;
         UNROLL
         for (u32 n = 0; n < 4; n++)
             keys_copy_value(slot, from + (n / 2 * 8 + n % 2) * HEAD_DIM, n);
     } else {
+        const u32 first = (u32)here_u64(lane_id()) % 4 * 2;
         UNROLL
         for (u32 n = 0; n < 4; n++)
             keys_copy_value(slot, from + LESSER(first + n / 2 * 8 + n % 2, rows - 1) * HEAD_DIM, n);

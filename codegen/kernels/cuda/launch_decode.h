@@ -87,8 +87,47 @@ enum { KEYS_TILE = 16, KEYS_MAX_SPLITS = 128 };
     {KEYS_SPLITS(m), KV_HEADS, (m)}, KEYS_THREADS,                                                 \
         KEYS_EXCHANGE + GREATER(KEYS_STATES, KEYS_SUMS(m))
 #define DECODE_ATTENTION_SCRATCH(m, n, k) ((size_t)(m)*HEADS * KEYS_SPLITS(m) * (HEAD_DIM + 2) * 4)
-#define SKINNY_ATTENTION_LAUNCH(m, n, k) DECODE_ATTENTION_LAUNCH(m, n, k)
-#define SKINNY_ATTENTION_SCRATCH(m, n, k) DECODE_ATTENTION_SCRATCH(m, n, k)
+
+/* Attention of 9 rows and more: a block a processor, all resident at once, whose teams of warps have
+ * each a part of all rows' tiles (skinny_pairs.h). What is under way stands in shared memory, slots
+ * of 16 rows of a warp's share of a head, as many as SKINNY_KEYS_ROOM has place for: on sm_90 what
+ * half a processor has, so that a product's block finds room beside it; elsewhere what the bandwidth
+ * times two microseconds asks for, so that two blocks fit where a card has fewer processors. */
+#define SKINNY_KEYS_ROOM ((SMALL_SHARED ? 48 : CUDA_ARCH < 90 ? 80 : 113) * 1024)
+#define SKINNY_KEYS_SHARE (CEIL_DIV(CEIL_DIV(HEAD_DIM, KEYS_HALVES), 8) * 8)
+#define SKINNY_KEYS_WARPS (SKINNY_KEYS_SHARE <= (KEYS_HALVES == 1 ? 88 : 72) ? 8 : 4)
+#define SKINNY_KEYS_TEAMS (SKINNY_KEYS_WARPS / KEYS_HALVES)
+#define SKINNY_KEYS_THREADS (32 * SKINNY_KEYS_WARPS)
+/* Blocks that a processor's registers must have room for. Eight warps find room twice at head size 64
+ * alone: above for 64 elements of out a lane, below for places of lanes without elements. */
+#define SKINNY_KEYS_RESIDENT (SKINNY_KEYS_WARPS == 4 || SKINNY_KEYS_SHARE == 64 ? 2 : 1)
+#define SKINNY_KEYS_SLOT_ROW (SKINNY_KEYS_WARPS * KEYS_TILE * SKINNY_KEYS_SHARE * 2)
+#define SKINNY_KEYS_EXCHANGE (KEYS_HALVES == 1 ? 0 : SKINNY_KEYS_TEAMS * 4096)
+/* A state a team, each of a group's queries: elements, maximum, sum. */
+#define SKINNY_KEYS_STATES                                                                         \
+    ROUND_UP(SKINNY_KEYS_TEAMS * (HEADS / KV_HEADS) * (HEAD_DIM + 2) * 4, 16)
+/* Beside the slots: ends of rows, what warps and teams are at, exchanged scores, states. */
+#define SKINNY_KEYS_ENDS(m) ROUND_UP((m)*4, 16)
+#define SKINNY_KEYS_NOTES (SKINNY_KEYS_TEAMS * 32 + SKINNY_KEYS_WARPS * 24)
+#define SKINNY_KEYS_FIXED(m)                                                                       \
+    (SKINNY_KEYS_ENDS(m) + SKINNY_KEYS_NOTES + SKINNY_KEYS_EXCHANGE + SKINNY_KEYS_STATES)
+#define SKINNY_KEYS_SLOTS(m)                                                                       \
+    (SKINNY_KEYS_FIXED(m) + 3 * SKINNY_KEYS_SLOT_ROW > SKINNY_KEYS_ROOM                            \
+         ? 2                                                                                       \
+         : LESSER(12, (SKINNY_KEYS_ROOM - SKINNY_KEYS_FIXED(m)) / SKINNY_KEYS_SLOT_ROW))
+/* Slots that are asked for before the kernel in front has ended. Its own last reads stand in the same
+ * queue, as weights asked for ahead have shown (NOTES-skinny.md); but these have to come anyway, and
+ * what it waits longer the keys come sooner. So all, until a card says otherwise. */
+#define SKINNY_KEYS_AHEAD 12
+/* In their place in the end: states again; weights of all blocks and partial sums. */
+#define SKINNY_KEYS_SUMS                                                                           \
+    (ROUND_UP((HEADS / KV_HEADS) * CUDA_SMS * 8, 16) + SKINNY_KEYS_THREADS * 16)
+#define SKINNY_ATTENTION_LAUNCH(m, n, k)                                                           \
+    {CUDA_SMS, 1, 1}, SKINNY_KEYS_THREADS,                                                         \
+        SKINNY_KEYS_FIXED(m) + GREATER(SKINNY_KEYS_SLOTS(m) * SKINNY_KEYS_SLOT_ROW,                \
+                                       GREATER(SKINNY_KEYS_STATES, SKINNY_KEYS_SUMS))
+#define SKINNY_ATTENTION_SCRATCH(m, n, k)                                                          \
+    ((size_t)CUDA_SMS * 2 * (HEADS / KV_HEADS) * (HEAD_DIM + 2) * 4)
 
 /* Products of 9 rows and more (skinny_product.h): at most 64 items and 256 rows of x a block,
  * `splits` of the columns. Blocks are made as many as processors, at the fewest splits that allows.
