@@ -269,8 +269,14 @@ KERNEL_ENTRY(THREADS, 1) pairs(float *y, const float *x)
     float *s = (float *)(void *)arena;
     const u32 t = threadIdx.x, block = blockIdx.x * 2 + blockIdx.y;
     s[t] = x[block * THREADS + t];
+    if (fault_wanted == 6) {
+        cluster_arrive();
+        cluster_arrive();
+    }
     if (fault_wanted != 1)
         cluster_sync();
+    if (fault_wanted == 7)
+        cluster_arrive();
     const u32 rank = fault_wanted == 4 ? 2 : 1 - blockIdx.y;
     const float *from = fault_wanted == 5 ? s + t : s + t / 4 * 4;
     const f32x4 v = cluster_load_f32x4(from, rank); /* MARK of the other block */
@@ -278,7 +284,36 @@ KERNEL_ENTRY(THREADS, 1) pairs(float *y, const float *x)
     if (fault_wanted == 3)
         s[t] = 0; /* MARK others may still read */
     if (fault_wanted != 2)
+        cluster_arrive();
+    if (fault_wanted != 2 && fault_wanted != 8)
+        cluster_wait();
+}
+
+/* The same, handed over: each thread stores four of its own into the other block. */
+KERNEL_ENTRY(THREADS, 1) gifts(float *y, const float *x)
+{
+    SHARED_ARENA(arena);
+    f32x4 *s = (f32x4 *)(void *)arena;
+    u64 *barrier = (u64 *)(void *)(arena + THREADS * 16);
+    const u32 t = threadIdx.x, block = blockIdx.x * 2 + blockIdx.y;
+    if (t == 0) {
+        mbarrier_init(barrier, 1);
+        if (fault_wanted != 1)
+            mbarrier_init_fence();
+        mbarrier_arrive_expect(barrier, THREADS * 16 + (fault_wanted == 2 ? 16 : 0));
+    }
+    if (fault_wanted != 3)
         cluster_sync();
+    const float own = x[block * THREADS + t];
+    const f32x4 v = {own, own, own, own};
+    if (fault_wanted == 4)
+        s[t] = v; /* MARK overwrites what may have come */
+    cluster_store_f32x4(s + t, v, 1 - blockIdx.y, barrier); /* MARK a gift */
+    if (fault_wanted == 5)
+        return;
+    if (fault_wanted != 6)
+        mbarrier_wait(barrier, 0);
+    y[block * THREADS + t] = s[t].x; /* MARK takes the gift */
 }
 
 /* ---- the harness ---- */
@@ -316,7 +351,10 @@ HOST_CODE static int line_of(const char *mark)
     exit(1);
 }
 
-enum which { REVERSE, HAND_OVER, ROTATE, LOADS, COPIES, COLLECTIVES, SQUARE, LAST, GRID, TURN, DEPENDENT, PAIRS };
+enum which {
+    REVERSE, HAND_OVER, ROTATE, LOADS, COPIES, COLLECTIVES, SQUARE, LAST, GRID, TURN, DEPENDENT, PAIRS,
+    GIFTS
+};
 
 HOST_CODE static bool run(enum which which)
 {
@@ -333,6 +371,7 @@ HOST_CODE static bool run(enum which which)
         {"in_turn", (emu_kernel *)in_turn, {4, 1, 1}, THREADS, 4, false, NULL},
         {"dependent", (emu_kernel *)dependent, {1, 1, 1}, THREADS, 0, true, NULL},
         {"pairs", (emu_kernel *)pairs, {2, 2, 1, 2}, THREADS, THREADS * 4, false, NULL},
+        {"gifts", (emu_kernel *)gifts, {2, 2, 1, 2}, THREADS, THREADS * 16 + 8, false, NULL},
     };
     const struct emu_launch *l = launches + which;
     switch (which) {
@@ -437,6 +476,15 @@ static const struct planted planted[] = {
     {PAIRS, 3, NULL, ""}, /* read after it, or write behind a read, that nothing orders */
     {PAIRS, 4, "of the other block", "from block 2 of a cluster of 2"},
     {PAIRS, 5, "of the other block", "not an aligned address"},
+    {PAIRS, 6, NULL, "a second arrival"},
+    {PAIRS, 7, "of the other block", "behind cluster_arrive(): block "},
+    {PAIRS, 8, NULL, "ends between cluster_arrive() and cluster_wait()"},
+    {GIFTS, 1, "a gift", "without mbarrier_init_fence()"},
+    {GIFTS, 2, NULL, "deadlock"},
+    {GIFTS, 3, "a gift", "may not have begun"},
+    {GIFTS, 4, NULL, ""},             /* a race, or bytes under way */
+    {GIFTS, 5, NULL, ""},             /* it has ended, or ends with copies under way */
+    {GIFTS, 6, "takes the gift", ""}, /* not written, not arrived or not ordered */
 };
 
 HOST_CODE static int check_planted(const struct planted *p)
@@ -473,8 +521,8 @@ HOST_CODE static int check_right(enum which which)
         printf("square: wrong result\n");
         return 1;
     }
-    if (which == PAIRS && !pairs_are_right()) {
-        printf("pairs: wrong result\n");
+    if ((which == PAIRS || which == GIFTS) && !pairs_are_right()) {
+        printf("%s: wrong result\n", which == PAIRS ? "pairs" : "gifts");
         return 1;
     }
     if (which == TURN && !turns_are_right()) {
@@ -517,7 +565,7 @@ HOST_CODE int main(void)
         emu_seed(seed);
         for (size_t i = 0; i < sizeof(planted) / sizeof(planted[0]); i++)
             bad |= check_planted(planted + i);
-        for (int which = REVERSE; which <= PAIRS; which++)
+        for (int which = REVERSE; which <= GIFTS; which++)
             bad |= check_right((enum which)which);
         bad |= check_others();
     }

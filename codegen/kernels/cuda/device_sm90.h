@@ -65,8 +65,15 @@ INSTRUCTION void fence_proxy_async(void);
  * they wrote), the last that none reads any more. By all threads that have not ended. */
 
 INSTRUCTION void cluster_sync(void);
+/* Its halves: what a thread does between them touches no shared memory that others read or that is
+ * another block's. */
+INSTRUCTION void cluster_arrive(void);
+INSTRUCTION void cluster_wait(void);
 /* What block `rank` of the cluster has where this block has p, 16-byte aligned. */
 INSTRUCTION f32x4 cluster_load_f32x4(const void *p, u32 rank);
+/* Stores v there, and adds its 16 bytes to those that block's mbarrier `barrier` waits for. Both
+ * began, and initialised it, before a cluster_sync(); only the one that waits has to stay. */
+INSTRUCTION void cluster_store_f32x4(void *p, f32x4 v, u32 rank, u64 *barrier);
 
 /* ---- products of a warp group ------------------------------------------------------------------
  *

@@ -144,6 +144,16 @@ INSTRUCTION void cluster_sync(void)
                      : "memory");
 }
 
+INSTRUCTION void cluster_arrive(void)
+{
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+
+INSTRUCTION void cluster_wait(void)
+{
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
 INSTRUCTION f32x4 cluster_load_f32x4(const void *p, u32 rank)
 {
     f32x4 v;
@@ -153,6 +163,16 @@ INSTRUCTION f32x4 cluster_load_f32x4(const void *p, u32 rank)
                  : "r"(ptx_shared(p)), "r"(rank)
                  : "memory");
     return v;
+}
+
+INSTRUCTION void cluster_store_f32x4(void *p, f32x4 v, u32 rank, u64 *barrier)
+{
+    asm volatile("{ .reg .b32 t, b; mapa.shared::cluster.u32 t, %0, %2; "
+                 "mapa.shared::cluster.u32 b, %1, %2; "
+                 "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 "
+                 "[t], {%3, %4, %5, %6}, [b]; }" ::"r"(ptx_shared(p)),
+                 "r"(ptx_shared(barrier)), "r"(rank), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+                 : "memory");
 }
 
 /* ---- products of a warp group ---- */

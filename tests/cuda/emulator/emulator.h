@@ -11,8 +11,8 @@
  *   for; a kernel that ends with copies under way;
  *   lanes of a warp in different collective operations; threads that wait for ever;
  *   before dependent_wait(), use of what earlier kernels of the chain write;
- *   a block of a cluster that ends while another may still read its shared memory, or is read
- *   before it is known to have begun.
+ *   a block of a cluster that ends while another may still read its shared memory or stores to it,
+ *   or that is read or stored to before it is known to have begun.
  *
  * Blocks, warps and lanes take turns in an order drawn from the seed; asynchronous operations
  * complete as late as the programming model allows, or at random before that. */

@@ -1,8 +1,8 @@
-/* hopper.c - mbarriers, bulk and tensor copies.
+/* hopper.c - mbarriers, bulk and tensor copies, stores to other blocks of a cluster.
  *
- * Copies to shared memory wait in a queue of their block until nothing else can run, or until
- * chance picks them; their writes are those of the block's asynchronous engine, which threads learn
- * of from the mbarrier. Stores are done when they are waited for. */
+ * Copies and such stores to shared memory wait in a queue of their block until nothing else can
+ * run, or until chance picks them; their writes are those of the block's asynchronous engine, which
+ * threads learn of from the mbarrier. Stores are done when they are waited for. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,7 +34,8 @@ STATIC_ASSERT(sizeof(struct emulated_map) <= sizeof(tensor_map), "a map fits its
 
 struct transfer {
     const struct emulated_map *map; /* NULL: plain */
-    const u8 *from;
+    const u8 *from;                 /* NULL: `value`, which another block of the cluster stores */
+    f32x4 value;
     u8 *to;
     u32 bytes;
     i32 first[MAX_RANK];
@@ -89,13 +90,9 @@ void hopper_start_block(struct emu_block *b)
     b->n_mbarriers = b->n_transfers = 0;
 }
 
-static struct mbarrier *mbarrier_of(const u64 *p, void *pc)
+static struct mbarrier *mbarrier_in(struct emu_block *b, u32 at, void *pc)
 {
     struct emu_thread *t = emu_current;
-    struct emu_block *b = t->block;
-    if (!in_shared(p, 8) || ((uintptr_t)p & 7))
-        fault(pc, "an mbarrier that is not eight aligned bytes of shared memory");
-    u32 at = (u32)((const u8 *)p - b->shared);
     for (int i = 0; i < b->n_mbarriers; i++) {
         struct mbarrier *m = b->mbarriers + i;
         if (m->at != at)
@@ -107,6 +104,14 @@ static struct mbarrier *mbarrier_of(const u64 *p, void *pc)
     }
     fault(pc, "use of an mbarrier at byte %u of shared memory that was not initialised", at);
     abort();
+}
+
+static struct mbarrier *mbarrier_of(const u64 *p, void *pc)
+{
+    struct emu_block *b = emu_current->block;
+    if (!in_shared(p, 8) || ((uintptr_t)p & 7))
+        fault(pc, "an mbarrier that is not eight aligned bytes of shared memory");
+    return mbarrier_in(b, (u32)((const u8 *)p - b->shared), pc);
 }
 
 void mbarrier_init(u64 *p, u32 arrivals)
@@ -326,6 +331,14 @@ static void check_pieces(const u8 *p, u32 bytes, bool write, void *pc)
     }
 }
 
+static void enqueue(struct emu_block *b, const struct transfer *of, void *pc)
+{
+    u32 room = (u32)b->room_transfers;
+    b->transfers = grow(b->transfers, (u32)b->n_transfers, &room, sizeof(*b->transfers), pc);
+    b->room_transfers = (int)room;
+    b->transfers[b->n_transfers++] = *of;
+}
+
 static void queue(const struct transfer *of, void *pc)
 {
     struct emu_block *b = emu_current->block;
@@ -336,10 +349,28 @@ static void queue(const struct transfer *of, void *pc)
         fault(pc, "the copy's destination, %u bytes, is outside of shared memory", of->bytes);
     check_proxy(of->to, of->bytes, "write", pc);
     pending_begin(of->to, of->bytes, pc);
-    u32 room = (u32)b->room_transfers;
-    b->transfers = grow(b->transfers, (u32)b->n_transfers, &room, sizeof(*b->transfers), pc);
-    b->room_transfers = (int)room;
-    b->transfers[b->n_transfers++] = *of;
+    enqueue(b, of, pc);
+}
+
+void cluster_store_f32x4(void *p, f32x4 v, u32 rank, u64 *barrier)
+{
+    struct emu_block *b = emu_current->block;
+    if (rank >= b->n_cluster)
+        fault(PC, "cluster_store_f32x4 to block %u of a cluster of %u", rank, b->n_cluster);
+    struct emu_block *peer = b->cluster[rank];
+    if (!b->cluster_syncs)
+        fault(PC, "cluster_store_f32x4 before cluster_sync(): block %u may not have begun", rank);
+    if (peer->live == 0)
+        fault(PC, "cluster_store_f32x4 to block %u of the cluster, which has ended", rank);
+    if ((uintptr_t)p & 15 || !in_shared(p, 16))
+        fault(PC, "cluster_store_f32x4: not an aligned address of shared memory");
+    u8 *to = peer->shared + ((const u8 *)p - b->shared);
+    const struct mbarrier *m = mbarrier_in(peer, (u32)((const u8 *)barrier - b->shared), PC);
+    struct transfer t = {NULL, NULL, v, to, 16, {0}, (u32)(m - peer->mbarriers)};
+    if (!m->fenced)
+        fault(PC, "cluster_store_f32x4: an mbarrier without mbarrier_init_fence()");
+    pending_peer(peer, to, 16, PC);
+    enqueue(peer, &t, PC);
 }
 
 static void check_bulk(const void *shared, const void *global, u32 bytes, void *pc)
@@ -350,7 +381,7 @@ static void check_bulk(const void *shared, const void *global, u32 bytes, void *
 
 void bulk_load(void *shared, const void *global, u32 bytes, u64 *barrier)
 {
-    struct transfer t = {NULL, global, shared, bytes, {0}, 0};
+    struct transfer t = {NULL, global, {0, 0, 0, 0}, shared, bytes, {0}, 0};
     check_bulk(shared, global, bytes, PC);
     check_pieces(global, bytes, false, PC);
     t.barrier = (u32)(mbarrier_of(barrier, PC) - emu_current->block->mbarriers);
@@ -361,7 +392,7 @@ static void load_box(void *shared, const tensor_map *p, int rank, const i32 firs
                      void *pc)
 {
     const struct emulated_map *map = map_of(p, pc);
-    struct transfer t = {map, NULL, shared, box_bytes(map), {0}, 0};
+    struct transfer t = {map, NULL, {0, 0, 0, 0}, shared, box_bytes(map), {0}, 0};
     if (map->rank != rank)
         fault(pc, "a tensor of %d dimensions, not of %d", map->rank, rank);
     if ((uintptr_t)shared & 127)
@@ -410,7 +441,7 @@ static void transfer_run(struct emu_block *b, const struct transfer *t)
         u32 inside = 16;
         const u8 *from;
         if (!t->map) {
-            from = t->from + i * 16;
+            from = t->from ? t->from + i * 16 : (const u8 *)&t->value;
         } else {
             from = piece_of(t->map, t->first, i, &inside);
             to = swizzled(b, to, t->map->width);

@@ -82,6 +82,8 @@ struct emu_thread {
     world loaded;        /* by relaxed loads, known after the next fence */
     u32 proxy_clock;     /* accesses up to here were fenced for asynchronous operations */
     bool done, waited;   /* waited: dependent_wait() */
+    bool cluster_pending; /* between cluster_arrive(), in cluster_phase, and cluster_wait() */
+    u32 cluster_phase;
     const char *waiting; /* in what, NULL: it is not */
     u32 waiting_id;
     void *waiting_pc;
@@ -223,6 +225,8 @@ void check_peer_read(const struct emu_block *peer, const void *p, u32 size, void
 void check_atomic(const void *p, u32 size, bool write, void *pc);
 /* An asynchronous write begins: as a write now, and nobody may touch it until it is finished. */
 void pending_begin(const void *p, u32 size, void *pc);
+/* The same of what is shared memory of another block of the cluster. */
+void pending_peer(const struct emu_block *peer, const void *p, u32 size, void *pc);
 /* It has arrived, as a write of thread `id` at `clock`. */
 void pending_end(const void *p, u32 size, u32 id, u32 clock);
 /* An asynchronous read begins and ends: nobody may write in between. */

@@ -207,17 +207,44 @@ static void cluster_release(struct emu_block *b)
     machine.progress++;
 }
 
+static void cluster_arrived(struct emu_thread *t, void *pc)
+{
+    struct emu_block *b = t->block;
+    if (t->cluster_pending)
+        fault(pc, "a second arrival, and no cluster_wait() behind the first");
+    t->cluster_pending = true;
+    t->cluster_phase = b->cluster_syncs;
+    b->cluster[0]->cluster_arrived++;
+    if (cluster_complete(b))
+        cluster_release(b);
+}
+
+static void cluster_waited(struct emu_thread *t, const char *what, void *pc)
+{
+    struct emu_block *b = t->block;
+    if (!t->cluster_pending)
+        fault(pc, "cluster_wait() without cluster_arrive()");
+    if (b->cluster_syncs == t->cluster_phase) {
+        b->cluster_waiting[t->index / WARP] |= 1u << t->lane;
+        wait_turn(what, 0, pc);
+    }
+    t->cluster_pending = false;
+}
+
 void cluster_sync(void)
 {
-    struct emu_thread *t = emu_current;
-    struct emu_block *b = t->block;
-    b->cluster[0]->cluster_arrived++;
-    if (cluster_complete(b)) {
-        cluster_release(b);
-        return;
-    }
-    b->cluster_waiting[t->index / WARP] |= 1u << t->lane;
-    wait_turn("cluster_sync", 0, PC);
+    cluster_arrived(emu_current, PC);
+    cluster_waited(emu_current, "cluster_sync", PC);
+}
+
+void cluster_arrive(void)
+{
+    cluster_arrived(emu_current, PC);
+}
+
+void cluster_wait(void)
+{
+    cluster_waited(emu_current, "cluster_wait", PC);
 }
 
 f32x4 cluster_load_f32x4(const void *p, u32 rank)
@@ -229,6 +256,8 @@ f32x4 cluster_load_f32x4(const void *p, u32 rank)
     struct emu_block *peer = b->cluster[rank];
     if (!b->cluster_syncs)
         fault(PC, "cluster_load_f32x4 before cluster_sync(): block %u may not have begun", rank);
+    if (emu_current->cluster_pending)
+        fault(PC, "cluster_load_f32x4 behind cluster_arrive(): block %u may have ended", rank);
     if (peer->live == 0)
         fault(PC, "cluster_load_f32x4 from block %u of the cluster, which has ended", rank);
     if ((uintptr_t)p & 15 || !in_shared(p, 16))
@@ -372,6 +401,8 @@ static void thread_main(void)
     copies_check_exit(t);
     hopper_thread_exit(t);
     warp_check_exit(t);
+    if (t->cluster_pending)
+        fault(NULL, "the thread ends between cluster_arrive() and cluster_wait()");
     t->done = true;
     t->warp->live &= ~(1u << t->lane);
     not_ready(t);

@@ -416,6 +416,15 @@ void pending_begin(const void *p, u32 size, void *pc)
     c->pending = 1;
 }
 
+void pending_peer(const struct emu_block *peer, const void *p, u32 size, void *pc)
+{
+    EACH_CELL(c, p, size)
+    {
+        write_cell(c, (u64)(bytes_of(c) - arena), 15, true, peer->base, WRITE, pc);
+        c->pending = 1;
+    }
+}
+
 void pending_end(const void *p, u32 size, u32 id, u32 clock)
 {
     EACH_CELL(c, p, size)
