@@ -128,9 +128,10 @@ typedef void cuda_decode_qkv_fn(bf16 *q, bf16 *cache, const float *x, const bf16
                                 const float *rope, const int *slot, const int *length,
                                 const int *pages, void *scratch, int *counter);
 /* att[m][dq] = attention of q over keys 0..length[slot[i]] of the cache, the last one being the
- * token's own; scale 1 / sqrt(E). Blocks of a kv head leave maxima, sums and weighted values in
- * scratch, and the last one adds them: counter[i K + kv head]. How many there are is a matter of
- * CUDA_SMS, m, K and the lengths. Macro beside: CONTEXT. */
+ * token's own; scale 1 / sqrt(E). Blocks of a cluster add up what they made of their keys; where
+ * several clusters share a kv head, they leave it in scratch and count at counters, one for 32
+ * elements of a head or fewer. How many there are is a matter of CUDA_SMS, m, K and the lengths.
+ * Macro beside: CONTEXT. */
 typedef void cuda_decode_attention_fn(bf16 *att, const bf16 *q, const bf16 *cache, const int *slot,
                                       const int *length, const int *pages, void *scratch,
                                       int *counter);

@@ -1,15 +1,15 @@
-/* decode_keys.h - a warp's part of decode_attention.cu: the group's queries, tiles of 16 keys,
- * their scores and weights, the sums of values.
+/* decode_keys.h - a warp's part of attention of decode: the group's queries, tiles of 16 keys, their
+ * scores and weights, the sums of values. Shared by decode_attention.cu and skinny_attention.cu.
  *
- * Keys and values go from the cache to operands without shared memory: scores = q k^T: lane (g, i)
- * takes elements 8 i .. 8 i + 7 of 32 of key g, of q as of k (decode_stream.h); out += p v: lane
- * (g, i) takes elements 8 g .. 8 g + 7 of 64 of keys 2 i, 2 i + 1, 2 i + 8 and 2 i + 9; element
- * 8 g + j is column g of product j, so that pairs of keys are put together in registers, and a lane
- * ends with sixteen elements of out in a row.
+ * KEYS_HALVES    warps that share a tile, an equal part of a head's elements each; KEYS_WARPS a block
  *
- * Above head size 128 two warps take a tile together, half of a head's elements each, so that no
- * more than 128 are in a warp's registers: they add up their scores through shared memory, one
- * barrier of 64 threads a tile, and both take the weights. */
+ * scores = q k^T: lane (g, i) takes elements 8 i .. 8 i + 7 of 32 of key g, of q as of k
+ * (decode_stream.h); out += p v: lane (g, i) takes elements 8 g .. 8 g + 7 of 64 of keys 2 i, 2 i +
+ * 1, 2 i + 8 and 2 i + 9; element 8 g + j is column g of product j, so that pairs of keys are put
+ * together in registers, and a lane ends with sixteen elements of out in a row.
+ *
+ * Warps that share a tile add up their scores through shared memory, one barrier a tile, and all
+ * take the weights. */
 #ifndef DECODE_KEYS_H
 #define DECODE_KEYS_H
 
@@ -33,12 +33,6 @@ struct keys_state {
 struct keys_tile {
     u32x4 k[KEYS_Q][2];
     u32x4 v[KEYS_V][4];
-};
-
-/* A tile in the cache. */
-struct keys_place {
-    const bf16 *k, *v; /* the first key's */
-    u32 keys;          /* of it that the row sees, 1.. */
 };
 
 /* Which keys and which elements of a head are this warp's. */
@@ -71,45 +65,6 @@ DEVICE u32 keys_loaded(u32 e, u32 pieces)
     const u32 end = KEYS_SHARE - 8, at = keys_element(pieces > KEYS_SHARE && e > end ? end : e);
     const u32 last = HEAD_DIM - 8;
     return KEYS_SHARE * KEYS_HALVES > HEAD_DIM && at > last ? last : at;
-}
-
-/* The tile of `key` on, of a page. */
-DEVICE struct keys_place keys_place(const bf16 *cache, u32 page, u32 key, u32 end)
-{
-    const u64 half = (u64)(KV_HEADS)*KV_PAGE * HEAD_DIM;
-    struct keys_place at;
-    at.k = cache + page * 2 * half + (blockIdx.y * KV_PAGE + key % KV_PAGE) * HEAD_DIM;
-    at.v = at.k + half;
-    at.keys = end - key;
-    return at;
-}
-
-/* Lanes past the end of a head or of the keys load again what others do: their queries are 0 and
- * their weights are 0. From L2, in the order of the program. */
-DEVICE void keys_load_k(struct keys_tile *tile, struct keys_place at)
-{
-    UNROLL
-    for (u32 c = 0; c < KEYS_Q; c++) {
-        const u32 e = c * 32 + lane_id() % 4 * 8;
-        UNROLL
-        for (u32 i = 0; i < 2; i++) {
-            const u32 key = LESSER(lane_id() / 4 + 8 * i, at.keys - 1);
-            tile->k[c][i] = load_l2_u32x4(at.k + key * HEAD_DIM + keys_loaded(e, KEYS_Q * 32));
-        }
-    }
-}
-
-DEVICE void keys_load_v(struct keys_tile *tile, struct keys_place at)
-{
-    UNROLL
-    for (u32 c = 0; c < KEYS_V; c++) {
-        const u32 e = c * 64 + lane_id() / 4 * 8;
-        UNROLL
-        for (u32 i = 0; i < 4; i++) {
-            const u32 key = LESSER(lane_id() % 4 * 2 + i / 2 * 8 + i % 2, at.keys - 1);
-            tile->v[c][i] = load_l2_u32x4(at.v + key * HEAD_DIM + keys_loaded(e, KEYS_V * 64));
-        }
-    }
 }
 
 /* Pieces of rows g and g + 8 as operand A, two of 16 columns. */

@@ -65,28 +65,58 @@ enum { STREAM_WARPS = 8, STREAM_THREADS = 256, STREAM_COLUMNS = 64, STREAM_STEP 
     {STREAM_OWN_BLOCKS(n), 1, 1}, STREAM_THREADS,                                                  \
         GREATER(STREAM_SHARED(STREAM_RING_WIDE, m, k), STREAM_WIDE)
 
-/* Attention: `splits` blocks share the keys of a row's kv head; for few rows as many as all find a
- * processor of their own, since the next kernel starts behind the last of them. A tile of keys is a
- * warp's; above head size 128 two warps', half of the elements each, which exchange the sums of
- * their scores. */
+/* Attention: a tile of keys is a warp's (decode_keys.h); above head size 128 two warps', half of the
+ * elements each, which exchange the sums of their scores. */
 enum { KEYS_TILE = 16, KEYS_MAX_SPLITS = 128 };
-/* Half of a processor's registers, so that two products have room beside it. */
 #define KEYS_WARPS (HEAD_DIM <= 64 ? 8 : 4)
 #define KEYS_THREADS (32 * KEYS_WARPS)
 #define KEYS_HALVES (HEAD_DIM <= 128 ? 1 : 2)
 #define KEYS_TEAMS (KEYS_WARPS / KEYS_HALVES)
-#define KEYS_EXCHANGE (KEYS_HALVES == 1 ? 0 : 2 * KEYS_THREADS * 8 * 4)
-#define KEYS_SPLITS(m)                                                                             \
-    GREATER(1, LESSER(LESSER(KEYS_MAX_SPLITS, CEIL_DIV(CONTEXT, KEYS_TEAMS *KEYS_TILE)),           \
-                      (m) <= 8 ? CUDA_SMS / (KV_HEADS * (m))                                       \
-                               : CEIL_DIV(32 / KEYS_WARPS * CUDA_SMS, KV_HEADS * (m))))
-/* The warps' states; in the last block, weights of splits and partial sums of theirs. */
-#define KEYS_STATES (KEYS_TEAMS * (HEADS / KV_HEADS) * (HEAD_DIM + 2) * 4)
-#define KEYS_SUMS(m) ((ROUND_UP((HEADS / KV_HEADS) * KEYS_SPLITS(m), 4) + 4 * KEYS_THREADS) * 4)
+
+/* Attention of few rows (decode_attention.cu): four warps; above head size 64 two of them, above
+ * 128 all take a tile of keys together, an equal part of the elements each, so that two tiles a
+ * warp fit in registers beside what it keeps. Half of a processor's registers, so that two products
+ * have room beside it, and of shared memory no more than what they leave. */
+enum { ATTEND_WARPS = 4, ATTEND_THREADS = 128, ATTEND_KEYS = 32, ATTEND_TILES = 2 };
+#define ATTEND_PARTS (HEAD_DIM <= 64 ? 1 : HEAD_DIM <= 128 ? 2 : 4)
+#define ATTEND_TEAMS (ATTEND_WARPS / ATTEND_PARTS)
+#define ATTEND_STEP (ATTEND_TEAMS * ATTEND_KEYS) /* keys between a team's tiles */
+/* Halves of the matrix instruction's 16 rows that the group fills. */
+#define ATTEND_ROWS (HEADS / KV_HEADS > 8 ? 2 : 1)
+#define ATTEND_EXCHANGE (ATTEND_PARTS == 1 ? 0 : ATTEND_ROWS * 4 * ATTEND_THREADS * 16)
+/* The teams' states of a cluster, where its blocks add them up: eight pieces of 16 bytes and their
+ * scale, of each half of a part of a query. */
+enum { ATTEND_PIECES = 9 };
+#define ATTEND_STATES(m)                                                                           \
+    (ROUND_UP(HEADS / KV_HEADS * ATTEND_PARTS * 2, KEYS_CLUSTER(m)) * ATTEND_TEAMS *               \
+     ATTEND_PIECES * 16)
+/* Clusters of at most 8 blocks, the largest that find room all at once, a block a processor: an
+ * H200 holds 30 of 4 and about 14 of 8, 17 processors in 20; of 2, whose processors are made in
+ * pairs, as many as it has pairs. */
+#define KEYS_ROOM(m) (CUDA_SMS * 17 / 20 / (KV_HEADS * (m)))
+#define KEYS_CLUSTER(m)                                                                            \
+    (CUDA_ARCH != 90                  ? 1                                                          \
+     : KEYS_ROOM(m) >= 2              ? LESSER(8, KEYS_ROOM(m))                                    \
+     : 2 * KV_HEADS * (m) <= CUDA_SMS ? 2                                                          \
+                                      : 1)
+/* Up to so many keys one cluster has all of a row and kv head: three times what its registers hold.
+ * From there on reading by as many as there are is worth the three latencies in which clusters
+ * meet. */
+#ifndef KEYS_ALONE
+#define KEYS_ALONE(m) (KEYS_CLUSTER(m) == 1 ? 0 : 3 * KEYS_CLUSTER(m) * ATTEND_TILES * ATTEND_STEP)
+#endif
+#define KEYS_CLUSTERS(m)                                                                           \
+    (KEYS_CLUSTER(m) > 1                                                                           \
+         ? (CONTEXT <= KEYS_ALONE(m) ? 1 : GREATER(1, KEYS_ROOM(m) / KEYS_CLUSTER(m)))             \
+         : GREATER(1, LESSER(LESSER(KEYS_MAX_SPLITS, CEIL_DIV(CONTEXT, ATTEND_STEP)),              \
+                             CUDA_SMS / (KV_HEADS * (m)))))
 #define DECODE_ATTENTION_LAUNCH(m, n, k)                                                           \
-    {KEYS_SPLITS(m), KV_HEADS, (m)}, KEYS_THREADS,                                                 \
-        KEYS_EXCHANGE + GREATER(KEYS_STATES, KEYS_SUMS(m))
-#define DECODE_ATTENTION_SCRATCH(m, n, k) ((size_t)(m)*HEADS * KEYS_SPLITS(m) * (HEAD_DIM + 2) * 4)
+    {KV_HEADS, KEYS_CLUSTER(m) * KEYS_CLUSTERS(m), (m), KEYS_CLUSTER(m)}, ATTEND_THREADS,          \
+        ATTEND_EXCHANGE + ATTEND_STATES(m) + 16
+/* Where clusters meet: 32 bytes of four elements. */
+#define DECODE_ATTENTION_SCRATCH(m, n, k)                                                          \
+    (KEYS_CLUSTERS(m) == 1 ? (size_t)0                                                             \
+                           : (size_t)(m)*HEADS * ATTEND_PARTS * 16 * KEYS_CLUSTERS(m) * 32)
 
 /* Attention of 9 rows and more: a block a processor, all resident at once, whose teams of warps have
  * each a part of all rows' tiles (skinny_pairs.h). What is under way stands in shared memory, slots
