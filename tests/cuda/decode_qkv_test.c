@@ -275,7 +275,11 @@ HOST_CODE int main(void)
     bad |= RUN(with_bias, true, false);
     shape(SKINNY, 200, 5, 1, 7);
     bad |= RUN(with_norm, true, true);
-    shape(SKINNY, 520, 3, 1, 14); /* columns split */
+    shape(SKINNY, 520, 3, 1, 14); /* columns split, in two, three, four */
+    bad |= RUN(with_norm, true, true);
+    shape(SKINNY, 520, 2, 1, 13);
+    bad |= RUN(with_bias, true, false);
+    shape(SKINNY, 800, 1, 1, 13);
     bad |= RUN(with_norm, true, true);
 #else
     static const u32 shapes[][5] = {

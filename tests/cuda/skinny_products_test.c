@@ -298,13 +298,17 @@ HOST_CODE int main(void)
     shape(136, 328, 5, ROWS);
     bad |= check_residual(false);
     bad |= check_residual(true);
+    shape(72, 600, 6, ROWS); /* on sm_90 in clusters of 3, of 4 */
+    bad |= check_residual(false);
+    shape(72, 840, 9, ROWS);
+    bad |= check_residual(false);
     shape(400, 72, 3, ROWS);
     bad |= check_gate_up();
     shape(48, 520, 4, ROWS);
     bad |= check_gate_up();
     shape(307, 64, 2, ROWS - 2);
     bad |= check_head();
-    shape(33, 800, 3, ROWS);
+    shape(33, 800, 4, ROWS);
     bad |= check_head();
     shape(16, 8, 2, 0);
     bad |= check_head();

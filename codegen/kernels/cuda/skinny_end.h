@@ -17,6 +17,9 @@
 #undef TILES
 #undef BOXES
 #undef X_TILES
+#undef HALF_PIECES
+#undef PAIRS
+#undef SPANS
 #undef KERNEL
 #undef DM_M
 #undef DM_N

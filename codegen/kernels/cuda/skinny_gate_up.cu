@@ -16,6 +16,7 @@
 #define TILES CEIL_DIV((u32)(DM_N), WIDE)
 #define BOXES 2 /* gate, up */
 #define X_TILES 1
+#define HALF_PIECES (PART(_wide) / 16)
 #include "skinny_wgmma.h"
 
 struct PART(_out) {
@@ -27,26 +28,28 @@ DEVICE u32 PART(_box)(u32 tile, u32 box)
     return tile * (WIDE / 2) + box * ((u32)(DM_N) / 2);
 }
 
-DEVICE void PART(_know)(struct PART(_out) * out)
+DEVICE void PART(_know)(struct PART(_out) * out, const struct skinny_share *at)
 {
-    (void)out;
+    (void)out, (void)at;
 }
 
-DEVICE void PART(_fetch)(struct PART(_out) * out, u32 tile)
+DEVICE void PART(_fetch)(struct PART(_out) * out, const struct skinny_share *at, u32 tile)
 {
-    (void)out, (void)tile;
+    (void)out, (void)at, (void)tile;
 }
 
-DEVICE void PART(_store)(struct PART(_out) * out, u32 tile, const float sums[WIDE / 2])
+DEVICE void PART(_store)(struct PART(_out) * out, const struct skinny_share *at, u32 tile,
+                         float sums[WIDE / 2])
 {
-    const u32 f = (u32)(DM_N) / 2, column = tile * (WIDE / 2) + lane_id() % 4 * 2;
+    const u32 f = (u32)(DM_N) / 2;
     UNROLL
-    for (u32 n = 0; n < PIECES; n++) {
-        const u32 j = n / 2, i = n % 2, row = PART(_row)() + i * 8, c = column + j * 8;
-        const float *gate = sums + 4 * j + 2 * i, *up = gate + WIDE / 4;
-        const u32 h = bf16_pack(silu_f32(gate[0]) * up[0], silu_f32(gate[1]) * up[1]);
-        if (row < DM_M && c < f)
-            *(u32 *)(void *)(out->h + (u64)row * f + c) = h;
+    for (u32 n = 0; n < 2 * PAIRS; n++) {
+        const u32 i = n % 2, pair = PART(_number)(at, n / 2), row = at->row + i * 8;
+        const u32 c = tile * (WIDE / 2) + PART(_column)(pair, 0);
+        const float *gate = sums + n / 2 * 8 + i * 2, *up = gate + 4;
+        if (pair < PAIRS && row < DM_M && c < f)
+            *(u32 *)(void *)(out->h + (u64)row * f + c) =
+                bf16_pack(silu_f32(gate[0]) * up[0], silu_f32(gate[1]) * up[1]);
     }
 }
 
@@ -56,7 +59,8 @@ CONCAT(KERNEL, _2)
  const int *RESTRICT slot, void *scratch, int *counter, const bf16 *tiles, const float *squares)
 {
     SHARED_ARENA(arena);
-    struct PART(_out) out = {h};
+    struct PART(_out) out;
+    out.h = h;
     (void)x, (void)gain, (void)slot, (void)scratch, (void)counter;
     dependents_launch();
     PART(_run)(&out, arena, w, tiles, squares);

@@ -18,6 +18,7 @@
 #define TILES CEIL_DIV((u32)(DM_N), WIDE)
 #define BOXES 1
 #define X_TILES 1
+#define HALF_PIECES (PART(_wide) / 16)
 #include "skinny_wgmma.h"
 
 struct PART(_out) {
@@ -33,9 +34,9 @@ DEVICE u32 PART(_box)(u32 tile, u32 box)
 }
 
 /* The four lanes that share a row look through a quarter of the list each. */
-DEVICE void PART(_know)(struct PART(_out) * out)
+DEVICE void PART(_know)(struct PART(_out) * out, const struct skinny_share *at)
 {
-    const i32 rows = out->call->head_rows, row = (i32)PART(_row)();
+    const i32 rows = out->call->head_rows, row = (i32)at->row;
     out->to[0] = out->to[1] = -1;
     for (i32 i = (i32)(lane_id() % 4); i < rows; i += 4) {
         const i32 from = out->head_row[i];
@@ -49,19 +50,21 @@ DEVICE void PART(_know)(struct PART(_out) * out)
     }
 }
 
-DEVICE void PART(_fetch)(struct PART(_out) * out, u32 tile)
+DEVICE void PART(_fetch)(struct PART(_out) * out, const struct skinny_share *at, u32 tile)
 {
-    (void)out, (void)tile;
+    (void)out, (void)at, (void)tile;
 }
 
-DEVICE void PART(_store)(struct PART(_out) * out, u32 tile, const float sums[WIDE / 2])
+DEVICE void PART(_store)(struct PART(_out) * out, const struct skinny_share *at, u32 tile,
+                         float sums[WIDE / 2])
 {
-    const u32 v = (u32)(DM_N), column = tile * WIDE + lane_id() % 4 * 2;
+    const u32 v = (u32)(DM_N);
     UNROLL
-    for (u32 n = 0; n < 2 * PIECES; n++) {
-        const u32 j = n / 2, i = n % 2, c = column + j * 8;
-        const f32x2 two = {sums[4 * j + 2 * i], sums[4 * j + 2 * i + 1]};
-        if (out->to[i] < 0 || c >= v)
+    for (u32 n = 0; n < 4 * PAIRS; n++) {
+        const u32 i = n % 2, pair = PART(_number)(at, n / 4);
+        const u32 c = tile * WIDE + PART(_column)(pair, n / 2 % 2);
+        const f32x2 two = {sums[2 * n], sums[2 * n + 1]};
+        if (pair >= PAIRS || out->to[i] < 0 || c >= v)
             continue;
         float *to = out->logits + (u64)(u32)out->to[i] * v + c;
         if (v % 2 == 0) {
@@ -81,7 +84,10 @@ CONCAT(KERNEL, _2)
  const float *squares)
 {
     SHARED_ARENA(arena);
-    struct PART(_out) out = {logits, call, head_row, {-1, -1}};
+    struct PART(_out) out;
+    out.logits = logits;
+    out.call = call;
+    out.head_row = head_row;
     (void)x, (void)gain, (void)scratch, (void)counter;
     dependents_launch();
     PART(_run)(&out, arena, w, tiles, squares);

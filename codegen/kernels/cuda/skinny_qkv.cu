@@ -23,6 +23,7 @@
 #define TILES SKINNY_QKV_TILES(DM_M, (u32)(DM_N))
 #define BOXES (2 * SKINNY_QKV_HEADS(DM_M)) /* halves of heads */
 #define X_TILES 1
+#define HALF_PIECES (SKINNY_HALF / 8)
 #include "skinny_wgmma.h"
 #include "decode_cache.h"
 
@@ -33,10 +34,10 @@ struct PART(_out) {
     bf16 *q, *cache;
     const float *bias, *head_gain, *rope;
     const int *slot, *length, *pages;
-    /* Of the thread's two rows. Angles: cos and sin of its two elements of each piece. */
+    /* Of the thread's two rows. Angles: cos and sin of two elements of each of its pairs. */
     i32 slots[2];
     u32 positions[2], on_page[2];
-    f32x4 angles[2][SKINNY_HALF / 8];
+    f32x4 angles[2][PART(_pairs)];
 };
 
 /* Rows that a box has beyond a half, or beyond the heads, come to nothing. */
@@ -45,137 +46,123 @@ DEVICE u32 PART(_box)(u32 tile, u32 box)
     return (tile * SKINNY_QKV_HEADS(DM_M) + box / 2) * HEAD_DIM + box % 2 * (HEAD_DIM / 2);
 }
 
-DEVICE f32x4 PART(_angles)(const float *rope, u32 position, u32 j)
+/* The first of the two elements of each half of a head that a pair is; E / 2 and more: none. */
+DEVICE u32 PART(_element)(u32 pair)
 {
-    const u32 e = j * 8 + lane_id() % 4 * 2;
-    const f32x4 none = {1.0f, 0.0f, 1.0f, 0.0f};
-    return e < HEAD_DIM / 2
-               ? *(const f32x4 *)(const void *)(rope + (u64)position * HEAD_DIM + e * 2)
-               : none;
+    return pair < PAIRS ? pair % HALF_PIECES * 8 + lane_id() % 4 * 2 : HEAD_DIM / 2;
 }
 
-DEVICE void PART(_know)(struct PART(_out) * out)
+/* Of e and e + 1; of 0 and 1 where there is no such element, so that every load is whole. */
+DEVICE f32x4 PART(_angles)(const float *rope, u32 position, u32 e)
+{
+    const u32 place = e < HEAD_DIM / 2 ? e * 2 : 0;
+    return *(const f32x4 *)(const void *)(rope + (u64)position * HEAD_DIM + place);
+}
+
+DEVICE void PART(_know)(struct PART(_out) * out, const struct skinny_share *at)
 {
     UNROLL
     for (u32 i = 0; i < 2; i++) {
-        const u32 row = PART(_row)() + i * 8;
+        const u32 row = at->row + i * 8;
         const i32 slot = row < DM_M ? out->slot[row] : -1;
         out->slots[i] = slot;
         out->positions[i] = slot >= 0 ? (u32)out->length[slot] : 0;
         out->on_page[i] = slot >= 0 ? decode_page(out->pages, (u32)slot, out->positions[i]) : 0;
         UNROLL
-        for (u32 j = 0; EARLY && j < SKINNY_HALF / 8; j++)
-            out->angles[i][j] = PART(_angles)(out->rope, out->positions[i], j);
+        for (u32 k = 0; EARLY && k * SPANS < PAIRS; k++)
+            out->angles[i][k] =
+                PART(_angles)(out->rope, out->positions[i], PART(_element)(PART(_number)(at, k)));
     }
 }
 
-DEVICE void PART(_fetch)(struct PART(_out) * out, u32 tile)
+DEVICE void PART(_fetch)(struct PART(_out) * out, const struct skinny_share *at, u32 tile)
 {
-    (void)out, (void)tile;
+    (void)out, (void)at, (void)tile;
 }
 
-/* A head of a row: piece j has elements 8 j + 2 (lane % 4) and the next of each half. */
-struct PART(_head) {
-    f32x2 low[SKINNY_HALF / 8], high[SKINNY_HALF / 8];
-};
-
-DEVICE void PART(_add_bias)(struct PART(_head) * v, const float *bias)
+DEVICE void PART(_add_bias)(const struct PART(_out) * out, const struct skinny_share *at, u32 tile,
+                            float sums[WIDE / 2])
 {
     UNROLL
-    for (u32 j = 0; j < SKINNY_HALF / 8; j++) {
-        const u32 e = j * 8 + lane_id() % 4 * 2;
-        if (e >= HEAD_DIM / 2)
-            continue;
-        v->low[j].x += bias[e];
-        v->low[j].y += bias[e + 1];
-        v->high[j].x += bias[HEAD_DIM / 2 + e];
-        v->high[j].y += bias[HEAD_DIM / 2 + e + 1];
+    for (u32 n = 0; n < 4 * PAIRS; n++) {
+        const u32 pair = PART(_number)(at, n / 4), e = PART(_element)(pair);
+        const u32 head = tile * SKINNY_QKV_HEADS(DM_M) + pair / HALF_PIECES;
+        const float *bias = out->bias + head * HEAD_DIM + n / 2 % 2 * (HEAD_DIM / 2) + e;
+        if (e < HEAD_DIM / 2 && head < (u32)(DM_N) / HEAD_DIM) {
+            sums[2 * n] += bias[0];
+            sums[2 * n + 1] += bias[1];
+        }
     }
 }
 
-/* Times gain[E] over the rms. */
-DEVICE void PART(_norm_head)(struct PART(_head) * v, const float *gain)
+/* q and k heads times gain[E] over the rms. */
+DEVICE void PART(_norm_heads)(const struct PART(_out) * out, const struct skinny_share *at,
+                              u32 tile, float sums[WIDE / 2])
 {
-    float squares = 0.0f;
+    enum { TILE_HEADS = SKINNY_QKV_HEADS(DM_M) };
+    float rstd[2 * TILE_HEADS];
     UNROLL
-    for (u32 j = 0; j < SKINNY_HALF / 8; j++)
-        if (j * 8 + lane_id() % 4 * 2 < HEAD_DIM / 2)
-            squares += v->low[j].x * v->low[j].x + v->low[j].y * v->low[j].y +
-                       v->high[j].x * v->high[j].x + v->high[j].y * v->high[j].y;
-    const float rstd = fast_rsqrt(warp_sum(squares, 4) * (1.0f / HEAD_DIM) + EPSILON);
+    for (u32 n = 0; n < 2 * TILE_HEADS; n++) { /* rows are n % 2 */
+        float squares = 0.0f;
+        UNROLL
+        for (u32 k = 0; k < PAIRS; k++) {
+            const u32 pair = PART(_number)(at, k);
+            const float *low = sums + 8 * k + n % 2 * 2, *high = low + 4;
+            if (pair / HALF_PIECES == n / 2 && PART(_element)(pair) < HEAD_DIM / 2)
+                squares +=
+                    low[0] * low[0] + low[1] * low[1] + high[0] * high[0] + high[1] * high[1];
+        }
+        rstd[n] = fast_rsqrt(PART(_row_sum)(squares) * (1.0f / HEAD_DIM) + EPSILON);
+    }
     UNROLL
-    for (u32 j = 0; j < SKINNY_HALF / 8; j++) {
-        const u32 e = j * 8 + lane_id() % 4 * 2;
-        if (e >= HEAD_DIM / 2)
-            continue;
-        v->low[j].x *= rstd * gain[e];
-        v->low[j].y *= rstd * gain[e + 1];
-        v->high[j].x *= rstd * gain[HEAD_DIM / 2 + e];
-        v->high[j].y *= rstd * gain[HEAD_DIM / 2 + e + 1];
+    for (u32 n = 0; n < 4 * PAIRS; n++) {
+        const u32 pair = PART(_number)(at, n / 4), e = PART(_element)(pair);
+        const u32 head = tile * TILE_HEADS + pair / HALF_PIECES;
+        const float *gain =
+            out->head_gain + (head < (u32)(HEADS) ? 0 : HEAD_DIM) + n / 2 % 2 * (HEAD_DIM / 2) + e;
+        float r = rstd[n % 2];
+        UNROLL
+        for (u32 h = 1; h < TILE_HEADS; h++)
+            r = pair / HALF_PIECES == h ? rstd[2 * h + n % 2] : r;
+        if (e < HEAD_DIM / 2 && head < (u32)(HEADS) + (u32)(KV_HEADS)) {
+            sums[2 * n] *= r * gain[0];
+            sums[2 * n + 1] *= r * gain[1];
+        }
     }
 }
 
-/* Rotated, to q or the cache: the first or second of the thread's rows. */
-DEVICE void PART(_store_head)(const struct PART(_out) * out, const struct decode_head *h, u32 i,
-                              const struct PART(_head) * v)
+/* Rotated, to q or the cache: the thread's pair k of its first or second row. */
+DEVICE void PART(_store_pair)(const struct PART(_out) * out, const struct skinny_share *at,
+                              u32 tile, u32 k, u32 i, const float *sums)
 {
     const f32x4 none = {1.0f, 0.0f, 1.0f, 0.0f};
-    bf16 *to = (h->head < (u32)(HEADS) ? out->q : out->cache) + h->to;
-    UNROLL
-    for (u32 j = 0; j < SKINNY_HALF / 8; j++) {
-        const u32 e = j * 8 + lane_id() % 4 * 2;
-        const f32x2 low = v->low[j], high = v->high[j];
-        if (e >= HEAD_DIM / 2)
-            continue;
-        const f32x4 turn =
-            EARLY ? out->angles[i][j] : PART(_angles)(out->rope, out->positions[i], j);
-        const f32x4 t = h->angles ? turn : none;
-        *(u32 *)(void *)(to + e) =
-            bf16_pack(low.x * t.x - high.x * t.y, low.y * t.z - high.y * t.w);
-        *(u32 *)(void *)(to + HEAD_DIM / 2 + e) =
-            bf16_pack(high.x * t.x + low.x * t.y, high.y * t.z + low.y * t.w);
-    }
-}
-
-/* Head n of the tile, the first or second of the thread's rows. All lanes come here. */
-DEVICE void PART(_finish_head)(const struct PART(_out) * out, u32 head, u32 row, u32 n, u32 i,
-                               const float *sums)
-{
-    struct PART(_head) v;
-    UNROLL
-    for (u32 j = 0; j < SKINNY_HALF / 8; j++) {
-        const float *low = sums + (n * SKINNY_HALF / 4 + j) * 4 + i * 2,
-                    *high = low + SKINNY_HALF / 2;
-        v.low[j].x = low[0];
-        v.low[j].y = low[1];
-        v.high[j].x = high[0];
-        v.high[j].y = high[1];
-    }
-#if DM_BIAS
-    PART(_add_bias)(&v, out->bias + head * HEAD_DIM);
-#endif
-#if DM_HEAD_NORM
-    if (head < (u32)(HEADS) + (u32)(KV_HEADS))
-        PART(_norm_head)(&v, out->head_gain + (head < (u32)(HEADS) ? 0 : HEAD_DIM));
-#endif
-    if (out->slots[i] < 0)
+    const u32 pair = PART(_number)(at, k), e = PART(_element)(pair);
+    const u32 head = tile * SKINNY_QKV_HEADS(DM_M) + pair / HALF_PIECES;
+    const float *low = sums + 8 * k + 2 * i, *high = low + 4;
+    if (e >= HEAD_DIM / 2 || head >= (u32)(DM_N) / HEAD_DIM || out->slots[i] < 0)
         return;
     const struct decode_head h =
-        decode_head_on(out->rope, out->on_page[i], head, row, out->positions[i]);
-    PART(_store_head)(out, &h, i, &v);
+        decode_head_on(out->rope, out->on_page[i], head, at->row + i * 8, out->positions[i]);
+    const f32x4 turn = EARLY ? out->angles[i][k] : PART(_angles)(out->rope, out->positions[i], e);
+    const f32x4 t = h.angles ? turn : none;
+    bf16 *to = (head < (u32)(HEADS) ? out->q : out->cache) + h.to + e;
+    *(u32 *)(void *)to = bf16_pack(low[0] * t.x - high[0] * t.y, low[1] * t.z - high[1] * t.w);
+    *(u32 *)(void *)(to + HEAD_DIM / 2) =
+        bf16_pack(high[0] * t.x + low[0] * t.y, high[1] * t.z + low[1] * t.w);
 }
 
-DEVICE void PART(_store)(struct PART(_out) * out, u32 tile, const float sums[WIDE / 2])
+DEVICE void PART(_store)(struct PART(_out) * out, const struct skinny_share *at, u32 tile,
+                         float sums[WIDE / 2])
 {
+#if DM_BIAS
+    PART(_add_bias)(out, at, tile, sums);
+#endif
+#if DM_HEAD_NORM
+    PART(_norm_heads)(out, at, tile, sums);
+#endif
     UNROLL
-    for (u32 n = 0; n < SKINNY_QKV_HEADS(DM_M); n++) {
-        const u32 head = tile * SKINNY_QKV_HEADS(DM_M) + n;
-        if (head >= (u32)(DM_N) / HEAD_DIM)
-            break;
-        UNROLL
-        for (u32 i = 0; i < 2; i++)
-            PART(_finish_head)(out, head, PART(_row)() + i * 8, n, i, sums);
-    }
+    for (u32 n = 0; n < 2 * PAIRS; n++)
+        PART(_store_pair)(out, at, tile, n / 2, n % 2, sums);
 }
 
 KERNEL_ENTRY(SKINNY_THREADS_90(DM_M), 1)

@@ -16,6 +16,7 @@
 #define TILES CEIL_DIV((u32)(DM_N), WIDE)
 #define BOXES 1
 #define X_TILES 0
+#define HALF_PIECES (PART(_wide) / 16)
 #include "skinny_wgmma.h"
 
 STATIC_ASSERT((ROWS_WIDE) % SKINNY_PART == 0, "sums of squares begin where tiles do");
@@ -27,7 +28,7 @@ struct PART(_out) {
     const float *residual, *gain;
     bf16 *tiles;
     float *squares;
-    f32x2 before[2 * PART(_wide) / 8], gains[PART(_wide) / 8]; /* two columns each; see _store */
+    f32x2 before[4 * PART(_pairs)], gains[2 * PART(_pairs)]; /* two columns each, as the sums */
 };
 
 DEVICE u32 PART(_box)(u32 tile, u32 box)
@@ -35,61 +36,68 @@ DEVICE u32 PART(_box)(u32 tile, u32 box)
     return tile * WIDE + box;
 }
 
-DEVICE void PART(_know)(struct PART(_out) * out)
+DEVICE void PART(_know)(struct PART(_out) * out, const struct skinny_share *at)
 {
-    (void)out;
+    (void)out, (void)at;
 }
 
-/* Piece n: columns 8 (n / 2).. of the tile of the first or the second row. */
-DEVICE u32 PART(_piece)(u32 tile, u32 n, u32 *row, u32 *column)
+/* Where sums 2 n and the next belong; 0: nowhere. */
+DEVICE u32 PART(_place)(const struct skinny_share *at, u32 tile, u32 n, u32 *row, u32 *column)
 {
-    *row = PART(_row)() + n % 2 * 8;
-    *column = tile * WIDE + n / 2 * 8 + lane_id() % 4 * 2;
-    return *row < DM_M && *column < (u32)(DM_N);
+    const u32 pair = PART(_number)(at, n / 4);
+    *row = at->row + n % 2 * 8;
+    *column = tile * WIDE + PART(_column)(pair, n / 2 % 2);
+    return pair < PAIRS && *row < DM_M && *column < (u32)(DM_N);
 }
 
-/* Pieces n.. of what the stream was, and of the gain. */
-DEVICE void PART(_read)(struct PART(_out) * out, u32 tile, u32 n, u32 count)
+/* From n on, what the stream was, and the gain; something of them where there is no place, so that
+ * every load is whole. */
+DEVICE void PART(_read)(struct PART(_out) * out, const struct skinny_share *at, u32 tile, u32 n,
+                        u32 count)
 {
-    const f32x2 none = {0, 0};
     UNROLL
     for (u32 end = n + count; n < end; n++) {
         u32 row, c;
-        const u32 there = PART(_piece)(tile, n, &row, &c);
-        const u64 at = (u64)row * (u32)(DM_N) + c;
-        out->before[n] = there ? *(const f32x2 *)(const void *)(out->residual + at) : none;
+        const u32 there = PART(_place)(at, tile, n, &row, &c);
+        const u64 place = there ? (u64)row * (u32)(DM_N) + c : 0;
+        if (n / 4 * SPANS >= PAIRS)
+            break;
+        out->before[n] = *(const f32x2 *)(const void *)(out->residual + place);
         if (n % 2 == 0)
-            out->gains[n / 2] = there ? *(const f32x2 *)(const void *)(out->gain + c) : none;
+            out->gains[n / 2] = *(const f32x2 *)(const void *)(out->gain + (there ? c : 0));
     }
 }
 
-DEVICE void PART(_fetch)(struct PART(_out) * out, u32 tile)
+DEVICE void PART(_fetch)(struct PART(_out) * out, const struct skinny_share *at, u32 tile)
 {
     if (EARLY)
-        PART(_read)(out, tile, 0, 2 * PIECES);
+        PART(_read)(out, at, tile, 0, 4 * PAIRS);
 }
 
 /* A row's sum stands where its tile begins; what the tile has of further places is 0. */
-DEVICE void PART(_store_squares)(const struct PART(_out) * out, u32 tile, float squares, u32 row)
+DEVICE void PART(_store_squares)(const struct PART(_out) * out, const struct skinny_share *at,
+                                 u32 tile, float squares, u32 row)
 {
-    const u32 lane = lane_id() % 4, at = tile * (WIDE / SKINNY_PART) + lane;
-    const float sum = warp_sum(squares, 4);
-    if (row < DM_M && lane < WIDE / SKINNY_PART && at < CUDA_SQUARES((u32)(DM_N)))
-        out->squares[(u64)row * CUDA_SQUARES((u32)(DM_N)) + at] = lane == 0 ? sum : 0.0f;
+    const u32 lane = lane_id() % 4, place = tile * (WIDE / SKINNY_PART) + lane;
+    const float sum = PART(_row_sum)(squares);
+    if (at->span == 0 && row < DM_M && lane < WIDE / SKINNY_PART &&
+        place < CUDA_SQUARES((u32)(DM_N)))
+        out->squares[(u64)row * CUDA_SQUARES((u32)(DM_N)) + place] = lane == 0 ? sum : 0.0f;
 }
 
 /* Some pieces of both rows at a time: all reads, then all writes, since y may be the residual. */
-DEVICE void PART(_store)(struct PART(_out) * out, u32 tile, const float sums[WIDE / 2])
+DEVICE void PART(_store)(struct PART(_out) * out, const struct skinny_share *at, u32 tile,
+                         float sums[WIDE / 2])
 {
-    enum { AT_ONCE = EARLY ? 2 * PIECES : 4 };
+    enum { AT_ONCE = 4 };
     float squares[2] = {0, 0};
     UNROLL
-    for (u32 n = 0; n < 2 * PIECES; n++) {
+    for (u32 n = 0; n < 4 * PAIRS; n++) {
         u32 row, c;
         f32x2 v;
         if (!EARLY && n % AT_ONCE == 0)
-            PART(_read)(out, tile, n, AT_ONCE);
-        if (!PART(_piece)(tile, n, &row, &c))
+            PART(_read)(out, at, tile, n, AT_ONCE);
+        if (!PART(_place)(at, tile, n, &row, &c))
             continue;
         v.x = out->before[n].x + sums[2 * n];
         v.y = out->before[n].y + sums[2 * n + 1];
@@ -100,7 +108,7 @@ DEVICE void PART(_store)(struct PART(_out) * out, u32 tile, const float sums[WID
     }
     UNROLL
     for (u32 i = 0; i < 2; i++)
-        PART(_store_squares)(out, tile, squares[i], PART(_row)() + i * 8);
+        PART(_store_squares)(out, at, tile, squares[i], at->row + i * 8);
 }
 
 KERNEL_ENTRY(SKINNY_THREADS_90(DM_M), 1)

@@ -16,8 +16,8 @@ DEVICE u64 skinny_tile_at(u32 high, u32 d, u32 row, u32 c)
     return (tile * high + row % high) * 64 + (c / 8 ^ row) % 8 * 8 + c % 8;
 }
 
-/* The factor of a row of d from its sums. By the four lanes that share the row. */
-DEVICE float skinny_rstd(const float *squares, u32 d, float eps)
+/* This lane's part of a row's sums; the four lanes that share the row have all of it. */
+DEVICE float skinny_squares(const float *squares, u32 d)
 {
     const u32 fours = CUDA_SQUARES(d) / 4;
     float sum = 0.0f;
@@ -29,7 +29,7 @@ DEVICE float skinny_rstd(const float *squares, u32 d, float eps)
             sum += (v.x + v.y) + (v.z + v.w);
         }
     }
-    return fast_rsqrt(warp_sum(sum, 4) * (1.0f / (float)d) + eps);
+    return sum;
 }
 
 #endif

@@ -8,10 +8,12 @@
  * BOXES        each tile's rows come as so many boxes of ROWS_WIDE / BOXES, a multiple of 8
  * X_TILES      1: x is tiles, and sums want the factor of their row (skinny_tiles.h); 0: rows, by
  *              a tensor map
+ * HALF_PIECES  columns of the result come in pieces of 8, and a thread has, with each, the one so
+ *              many behind: of every 2 HALF_PIECES the first half and the second
  *
- * and behind it PART(_box), where the boxes of a tile begin, PART(_store), what becomes of a tile's
- * sums, and what that wants to have in registers by then: PART(_know), from what no kernel of the
- * step writes, and PART(_fetch), of a tile.
+ * and behind it PART(_box), where the boxes of a tile begin, PART(_store), what becomes of a
+ * thread's share of a tile's sums, and what that wants to have in registers by then: PART(_know),
+ * from what no kernel of the step writes, and PART(_fetch), of a tile.
  *
  * Rows of x are the 64 rows of the instruction, a warp group for each 64 of them, at most 256 a
  * block; weights are its columns, so that a tile may be any multiple of 16 of them and a thread has
@@ -21,7 +23,8 @@
  *
  * Where the tiles are too few for all processors, a cluster of SPLITS blocks shares a tile's
  * columns. They leave their sums where their rings were, as the threads hold them, and each adds
- * up, in order, those of a part of the rows. */
+ * up, in order, those of a part of the rows: with all of its warps, a few rows and a few pieces of
+ * them each, since what follows is latency. */
 
 #ifndef SKINNY_WGMMA_H
 #define SKINNY_WGMMA_H
@@ -38,6 +41,12 @@ struct skinny_work {
     u64 *full, *empty;       /* mbarriers of the stages */
     u32 split, first, steps; /* the block's columns, in steps of 64 */
     u32 step;                /* so far: the next one's stage is step % stages */
+};
+
+/* What a thread finishes of each tile: rows `row` and row + 8, the pairs of pieces span, span +
+ * SPANS ..: those that thread `from` of each block of the cluster has the sums of. */
+struct skinny_share {
+    u32 from, row, span;
 };
 
 /* The next 16 columns: sums[64][wide] (+)= x w^T. */
@@ -62,17 +71,19 @@ DEVICE void skinny_step(float *sums, u64 x, u64 w, u32 wide, u32 add)
 #define PART(name) CONCAT(KERNEL, name)
 enum {
     PART(_wide) = ROWS_WIDE,
+    PART(_pairs) = ROWS_WIDE / 16,
     PART(_box_bytes) = ROWS_WIDE / (BOXES)*128,
     PART(_x_bytes) = SKINNY_X(DM_M) * 128,
     PART(_stage_bytes) = SKINNY_STAGE(DM_M, ROWS_WIDE),
-        PART(_multipliers) = SKINNY_GROUPS(DM_M) * 128,
-    /* pieces of the sums that a thread adds up */
-    PART(_at_once) = SKINNY_GROUPS(DM_M) <= 2 && (ROWS_WIDE) % 32 == 0 ? 4 : 2
+    PART(_multipliers) = SKINNY_GROUPS(DM_M) * 128
 };
 #define WIDE PART(_wide)
 #define PIECES (PART(_wide) / 8) /* of a row of sums: 8 columns each */
 #define STAGES ((u32)SKINNY_STAGES_90(DM_M, (u32)(TILES), (u32)(DM_K), (u32)(ROWS_WIDE)))
+#define PAIRS PART(_pairs)
 #define SPLITS SKINNY_SPLITS_90((u32)(TILES), (u32)(DM_K))
+/* Threads that share a row's pairs beside the four that share a piece. */
+#define SPANS (SPLITS == 1 ? 1u : SPLITS == 4 ? 4u : 2u)
 STATIC_ASSERT(SKINNY_X(DM_M) == CUDA_TILE_HIGH(DM_M), "a tile is what a stage has of x");
 STATIC_ASSERT((ROWS_WIDE) % 16 == 0 && (ROWS_WIDE) >= 48 && (ROWS_WIDE) <= 128,
               "one of skinny_step()'s; sums of 128 by 256 fit where the ring was");
@@ -81,17 +92,46 @@ struct PART(_out);
 /* The first row of weights of a tile's box. */
 DEVICE u32 PART(_box)(u32 tile, u32 box);
 /* Before dependent_wait(), and behind it before a tile's products. */
-DEVICE void PART(_know)(struct PART(_out) * out);
-DEVICE void PART(_fetch)(struct PART(_out) * out, u32 tile);
-/* sums[4 j + 2 i] and the next are row PART(_row)() + 8 i, columns 8 j + 2 (lane % 4) and the next
- * of the tile. */
-DEVICE void PART(_store)(struct PART(_out) * out, u32 tile, const float sums[WIDE / 2]);
+DEVICE void PART(_know)(struct PART(_out) * out, const struct skinny_share *at);
+DEVICE void PART(_fetch)(struct PART(_out) * out, const struct skinny_share *at, u32 tile);
+/* sums[8 k + 4 h + 2 i] and the next are row + 8 i, columns PART(_column)(p, h) and the next of the
+ * tile, p = PART(_number)(at, k), if that is below PAIRS. By whole warps. */
+DEVICE void PART(_store)(struct PART(_out) * out, const struct skinny_share *at, u32 tile,
+                         float sums[WIDE / 2]);
 
-/* This thread's first row of x. */
-DEVICE u32 PART(_row)(void)
+/* The thread's pair k of those of a tile; PAIRS and more: it has no more. */
+DEVICE u32 PART(_number)(const struct skinny_share *at, u32 k)
 {
-    return blockIdx.z * SKINNY_ROWS + threadIdx.x / WARP * 16 + lane_id() / 4;
+    return k * SPANS < PAIRS ? k * SPANS + at->span : PAIRS;
 }
+
+/* The piece of a pair that is first or second. */
+DEVICE u32 PART(_piece)(u32 pair, u32 second)
+{
+    return pair / (HALF_PIECES) * (2 * (HALF_PIECES)) + pair % (HALF_PIECES) +
+           second * (HALF_PIECES);
+}
+
+DEVICE u32 PART(_column)(u32 pair, u32 second)
+{
+    return PART(_piece)(pair, second) * 8 + lane_id() % 4 * 2;
+}
+
+/* Over the threads that share a row. */
+DEVICE float PART(_row_sum)(float v)
+{
+    v = warp_sum(v, 4);
+    if (SPANS > 1)
+        v += shuffle_xor_f32(v, 16, WARP);
+    if (SPANS == 4)
+        v += shuffle_xor_f32(v, 8, WARP);
+    return v;
+}
+
+/* This thread's share: a warp's part of the block's part of the rows that there are. 0: it has
+ * none.
+ */
+DEVICE u32 PART(_share)(struct skinny_share *at, const struct skinny_work *p);
 
 DEVICE void PART(_begin)(struct skinny_work *p, u8 *arena)
 {
@@ -196,44 +236,44 @@ DEVICE void PART(_product)(struct skinny_work *p, float sums[WIDE / 2])
     PART(_give_back)(p, p->step - 1);
 }
 
-/* Some pieces of the sums of all the cluster's blocks, each of which has its own at `own`. */
-DEVICE void PART(_add)(float *sums, const f32x4 *own)
+DEVICE u32 PART(_share)(struct skinny_share *at, const struct skinny_work *p)
 {
-    f32x4 v[PART(_at_once)][SKINNY_MAX_SPLITS];
+    const u32 lanes = WARP / SPANS; /* whose sums a warp finishes */
+    const u32 rows = LESSER((u32)(DM_M)-blockIdx.z * SKINNY_ROWS, SKINNY_ROWS);
+    const u32 parts = CEIL_DIV(rows, 16) * SPANS;
+    const u32 part = even_share(parts, SPLITS, p->split) + threadIdx.x / WARP;
+    at->span = lane_id() / lanes;
+    at->from = part * lanes + lane_id() % lanes;
+    at->row = blockIdx.z * SKINNY_ROWS + at->from / WARP * 16 + at->from % WARP / 4;
+    return part < even_share(parts, SPLITS, p->split + 1);
+}
+
+/* A piece's sums, added up over the cluster's blocks in their order. */
+DEVICE void PART(_add)(float sums[4], const f32x4 *own)
+{
+    f32x4 v[SKINNY_MAX_SPLITS];
     UNROLL
-    for (u32 n = 0; n < PART(_at_once); n++)
-        UNROLL
     for (u32 s = 0; s < SKINNY_MAX_SPLITS; s++)
         if (s < SPLITS)
-            v[n][s] = cluster_load_f32x4(own + n * PART(_multipliers), s);
+            v[s] = cluster_load_f32x4(own, s);
+    f32x4 sum = v[0];
     UNROLL
-    for (u32 n = 0; n < PART(_at_once); n++) {
-        f32x4 sum = v[n][0];
-        UNROLL
-        for (u32 s = 1; s < SKINNY_MAX_SPLITS; s++)
-            if (s < SPLITS) {
-                sum.x += v[n][s].x;
-                sum.y += v[n][s].y;
-                sum.z += v[n][s].z;
-                sum.w += v[n][s].w;
-            }
-        sums[4 * n] = sum.x;
-        sums[4 * n + 1] = sum.y;
-        sums[4 * n + 2] = sum.z;
-        sums[4 * n + 3] = sum.w;
-    }
-    warp_sync(); /* the next loads come behind: registers for these only */
+    for (u32 s = 1; s < SKINNY_MAX_SPLITS; s++)
+        if (s < SPLITS) {
+            sum.x += v[s].x;
+            sum.y += v[s].y;
+            sum.z += v[s].z;
+            sum.w += v[s].w;
+        }
+    sums[0] = sum.x;
+    sums[1] = sum.y;
+    sums[2] = sum.z;
+    sums[3] = sum.w;
 }
 
-/* Whether this thread's warp finishes its rows: in a cluster, those of a part of the warps. */
-DEVICE u32 PART(_finishes)(const struct skinny_work *p)
-{
-    return threadIdx.x / WARP * SPLITS / (PART(_multipliers) / WARP) == p->split;
-}
-
-/* Adds up what the blocks of the cluster have of a tile, in their order, where the thread finishes
- * its rows. The ring becomes room for the sums, as threads hold them. */
-DEVICE void PART(_gather)(const struct skinny_work *p, float sums[WIDE / 2])
+/* Leaves the block's sums where its ring was, for the cluster to read: until the next
+ * cluster_sync(). */
+DEVICE void PART(_leave)(const struct skinny_work *p, const float sums[WIDE / 2])
 {
     f32x4 *own = (f32x4 *)(void *)p->ring + threadIdx.x;
     barrier_sync(1, PART(_multipliers)); /* all have multiplied */
@@ -243,23 +283,43 @@ DEVICE void PART(_gather)(const struct skinny_work *p, float sums[WIDE / 2])
         own[j * PART(_multipliers)] = v;
     }
     cluster_sync();
-    if (PART(_finishes)(p))
-        UNROLL
-    for (u32 j = 0; j < PIECES; j += PART(_at_once))
-        PART(_add)(sums + 4 * j, own + j * PART(_multipliers));
-    cluster_sync();
+}
+
+/* The thread's share of what the blocks left. */
+DEVICE void PART(_gather)(const struct skinny_work *p, const struct skinny_share *at,
+                          float sums[WIDE / 2])
+{
+    const f32x4 *own = (const f32x4 *)(const void *)p->ring + at->from;
+    UNROLL
+    for (u32 n = 0; n < PIECES; n++) {
+        const u32 pair = PART(_number)(at, n / 2);
+        if (n / 2 * SPANS >= PAIRS)
+            break;
+        if (pair < PAIRS)
+            PART(_add)(sums + 4 * n, own + PART(_piece)(pair, n % 2) * PART(_multipliers));
+    }
+}
+
+/* The same of a thread's own sums. */
+DEVICE void PART(_order)(float to[WIDE / 2], const float sums[WIDE / 2])
+{
+    UNROLL
+    for (u32 i = 0; i < WIDE / 2; i++)
+        to[i] = sums[PART(_piece)(i / 8, i / 4 % 2) * 4 + i % 4];
 }
 
 #if X_TILES
-/* Of the thread's rows. */
-DEVICE void PART(_factors)(float factors[2], const float *squares)
+/* Of the thread's rows: both are read before either is added up. */
+DEVICE void PART(_factors)(float factors[2], const float *squares, u32 first)
 {
     UNROLL
     for (u32 i = 0; i < 2; i++) {
-        const u32 row = LESSER(PART(_row)() + i * 8, (u32)(DM_M)-1);
-        factors[i] =
-            skinny_rstd(squares + (u64)row * CUDA_SQUARES((u32)(DM_K)), (u32)(DM_K), EPSILON);
+        const u32 row = LESSER(first + i * 8, (u32)(DM_M)-1);
+        factors[i] = skinny_squares(squares + (u64)row * CUDA_SQUARES((u32)(DM_K)), (u32)(DM_K));
     }
+    UNROLL
+    for (u32 i = 0; i < 2; i++)
+        factors[i] = fast_rsqrt(warp_sum(factors[i], 4) * (1.0f / (float)(DM_K)) + EPSILON);
 }
 #endif
 
@@ -275,30 +335,37 @@ DEVICE void PART(_run)(struct PART(_out) * out, u8 *arena, const tensor_map *w, 
                        const float *squares)
 {
     struct skinny_work p;
+    struct skinny_share at;
     float factors[2] = {1.0f, 1.0f};
     PART(_begin)(&p, arena);
     if (PART(_feed)(&p, w, x))
         return;
-    const u32 mine = PART(_finishes)(&p);
+    const u32 mine = PART(_share)(&at, &p);
     if (mine)
-        PART(_know)(out);
+        PART(_know)(out, &at);
     dependent_wait();
 #if X_TILES
     if (mine)
-        PART(_factors)(factors, squares);
+        PART(_factors)(factors, squares, at.row);
 #endif
     (void)squares;
     for (u32 tile = blockIdx.x; tile < (u32)(TILES); tile += gridDim.x) {
-        float sums[WIDE / 2];
+        float own[WIDE / 2], sums[WIDE / 2];
         if (mine)
-            PART(_fetch)(out, tile);
-        PART(_product)(&p, sums);
+            PART(_fetch)(out, &at, tile);
+        PART(_product)(&p, own);
         if (SPLITS > 1)
-            PART(_gather)(&p, sums);
-        if (!mine)
-            continue;
-        if (X_TILES)
-            PART(_scale)(sums, factors);
-        PART(_store)(out, tile, sums);
+            PART(_leave)(&p, own);
+        if (mine) {
+            if (SPLITS > 1)
+                PART(_gather)(&p, &at, sums);
+            else
+                PART(_order)(sums, own);
+            if (X_TILES)
+                PART(_scale)(sums, factors);
+            PART(_store)(out, &at, tile, sums);
+        }
+        if (SPLITS > 1)
+            cluster_sync(); /* none reads any more */
     }
 }
