@@ -37,18 +37,23 @@ figures()
 }
 
 # A program for each: group 9 with 64 slots; head norms; biases and group 7; head size 256, of which
-# the decode attention alone; logits that are never written, of which the head alone.
+# the decode attention alone; logits that are never written, of which the head alone; backward passes
+# with run-time shapes, heads of 64 and of 128.
 examples=$here/../../examples
 for pair in "$examples/surefire_1b:sm_80,sm_86,sm_89,sm_90" "$examples/qwen3_0_6b:sm_90" \
     "$examples/qwen2_5_0_5b:sm_80" "$here/wide_heads:sm_80,sm_86,sm_89,sm_90" \
-    "$here/no_logits:sm_80,sm_90"; do
-    file=${pair%:*} targets=${pair##*:} kernels='.'
-    model=${file##*/} units='.'
+    "$here/no_logits:sm_80,sm_90" "$examples/surefire_1b:sm_90:--generic" \
+    "$examples/qwen3_0_6b:sm_90:--generic"; do
+    file=${pair%%:*} targets=${pair#*:} kernels='.' units='.' option=
+    case $targets in *:*) option=${targets#*:} ;; esac
+    targets=${targets%:*}
+    model=${file##*/}${option#-}
     case $model in
+    *-generic) units='backward' ;;
     wide_heads) kernels='_\(decode\|batch\)_attention' units='\(decode\|batch\)' ;;
     no_logits) kernels='_train_\(head\|final\)_' units='\(forward\|backward\)' ;;
     esac
-    "$archc" "$file.arch" --emit=ptx --target "$targets" -o "$work/$model" -v \
+    "$archc" "$file.arch" --emit=ptx --target "$targets" -o "$work/$model" -v $option \
         2>"$work/notes" || { cat "$work/notes"; exit 1; }
     for ptx in "$work/$model"/*.ptx; do
         echo "$ptx" | grep -q "/cuda_$units" || continue

@@ -10,9 +10,9 @@
  *   dq = ds k                  A ds^T across, from shared memory: both groups' keys; B k across
  *
  * dq is added to fp32 sums in scratch, straight from registers. Up to head size 64 the groups make
- * it in turn, a tile each, when the next tile's dk and dv are made, and the scores and dp of the one
- * after run ahead, so that softmax is hidden and groups need not be in step. Above, registers are
- * too few for that, and a group makes the columns before or from 64.
+ * it in turn, a tile each, when the next tile's dk and dv are made, and the scores and dp of the
+ * one after run ahead, so that softmax is hidden and groups need not be in step. Above, registers
+ * are too few for that, and a group makes the columns before or from 64.
  *
  * Many blocks add to one tile, so they take turns, the block with the first keys first: the order
  * of every sum is fixed. Those who copy wait for turns and hand them on. Blocks of a head run a
@@ -113,7 +113,8 @@ DEVICE void PART(copy_rows)(u8 *tile, float *numbers, const bf16 *from, const fl
         else
             numbers[i] = 0.0f; /* p is 1 and ds 0 there, times a datt and q of 0 */
     }
-    const u32 p0 = lane_id() % 8;
+    /* Four rows on, all there is to an address is a constant: 128 bytes a row, and its swizzle. */
+    const u32 p0 = lane_id() % 8, even = PART(piece)(TILE_ROWS, lane_id() / 8, p0), odd = even ^ 64;
     UNROLL
     for (u32 h = 0; h < TILE_ROWS / WARP; h++) {
         u32 there[8];
@@ -122,11 +123,11 @@ DEVICE void PART(copy_rows)(u8 *tile, float *numbers, const bf16 *from, const fl
             there[k] = shuffle_u32(at[h], k * 4 + lane_id() / 8, WARP);
         UNROLL
         for (u32 k = 0; k < 8; k++) {
-            const u32 i = h * WARP + k * 4 + lane_id() / 8, bytes = there[k] == none ? 0 : 16;
+            const u32 bytes = there[k] == none ? 0 : 16, down = (h * WARP + k * 4) * 128;
             const bf16 *head = from + (bytes ? there[k] : 0);
             UNROLL
             for (u32 p = p0; p < EVEN_PIECES; p += 8)
-                copy_async_16_part(tile + PART(piece)(TILE_ROWS, i, p),
+                copy_async_16_part(tile + (p - p0) / 8 * ROW_PANEL + (k % 2 ? odd : even) + down,
                                    p < PIECES ? head + p * 8 : from, p < PIECES ? bytes : 0);
         }
     }
@@ -161,11 +162,12 @@ DEVICE void PART(feed)(const struct PART(head) * h, const struct PART(block) * b
     const bf16 *from = kind ? h->datt : h->q;
     const float *number = kind ? h->delta : h->lse;
     const u64 row = kind ? h->att_row : h->row;
-    for (u32 i = threadIdx.x / WARP / 2; i < tiles + STAGES - 1; i += 2) {
-        const u32 own = i % STAGES * 2 + kind;
-        if (i < tiles + STAGES - 2)
+    const u32 end = tiles + STAGES - 1; /* of turns; in one register, so i is what is added to */
+    for (u32 i = threadIdx.x / WARP / 2; i < end; i += 2) {
+        const u32 own = i % STAGES * 2 + kind, copies = i + STAGES - 1 < end;
+        if (i + 1 < end)
             mbarrier_wait(b->empty + own, ~(i / STAGES) & 1); /* tile i - STAGES is done with */
-        if (i < tiles)
+        if (copies)
             PART(copy_rows)
         (b->ring + own * ROW_TILE, b->numbers + own * TILE_ROWS, from, number, (u32)row,
          (ALL_TILES - 1 - i) * TILE_ROWS);
@@ -175,9 +177,9 @@ DEVICE void PART(feed)(const struct PART(head) * h, const struct PART(block) * b
         copy_async_wait(0);
         fence_proxy_async();
         warp_sync();
-        if (lane_id() == 0 && i < tiles)
+        if (lane_id() == 0 && copies)
             mbarrier_arrive(b->full + own);
-        if (kind == 1 && i + 2 >= STAGES && i + 2 - STAGES < tiles)
+        if (kind == 1 && i + 2 >= STAGES && i + 1 < end)
             PART(await_turn)(b, turns, i + 2 - STAGES, mine);
     }
 }
@@ -243,15 +245,16 @@ DEVICE void PART(start_dq)(float dq[SUM_PIECES][4], const u8 *terms, const u8 *k
 
 /* ---- p and ds ---- */
 
-/* Takes out the keys that rows first.. do not see: row r sees key k where k G <= r. */
-DEVICE void PART(mask)(float scores[TILE_ROWS / 8][4], u32 key, u32 group, u32 first)
+/* Takes out the keys that rows first.. do not see: row r sees key k where k G <= r, so that `least`
+ * is the first to see this thread's first key. */
+DEVICE void PART(mask)(float scores[TILE_ROWS / 8][4], u32 least, u32 group, u32 first)
 {
-    const u32 row = first + lane_id() % 4 * 2;
+    const u32 row = first + lane_id() % 4 * 2, other = least + 8 * (u32)here_u64(group);
     UNROLL
     for (u32 n = 0; n < TILE_ROWS / 8; n++)
         UNROLL
     for (u32 j = 0; j < 4; j++)
-        if ((key + j / 2 * 8) * group > row + n * 8 + j % 2)
+        if ((j < 2 ? least : other) > row + n * 8 + j % 2)
             scores[n][j] = f32_from_bits(0xff800000u);
 }
 
@@ -293,9 +296,10 @@ DEVICE void PART(hold)(u32 held[TILE_ROWS / 16][4], float d[TILE_ROWS / 8][4], u
 DEVICE void PART(share_terms)(u8 *tile, u32 ds[TILE_ROWS / 16][4])
 {
     const u32 l = lane_id(), key = (threadIdx.x - 128) / WARP * 16 + l % 16;
+    const u32 at = (u32)here_u64(PART(piece)(BLOCK_KEYS, key, l / 16));
     UNROLL
-    for (u32 k = 0; k < TILE_ROWS / 16; k++)
-        stmatrix_x4(tile + PART(piece)(BLOCK_KEYS, key, 2 * k + l / 16), ds[k]);
+    for (u32 k = 0; k < TILE_ROWS / 16; k++) /* two pieces on */
+        stmatrix_x4(tile + (at ^ k * 32), ds[k]);
     fence_proxy_async();
 }
 
@@ -378,7 +382,8 @@ DEVICE void PART(store)(bf16 *dqkv, const struct PART(block) * b, float dk[PIECE
 struct PART(group) {
     const u8 *keys, *values; /* its own 64 */
     float *sums;             /* of the last tile, where it begins */
-    u32 group, heads, tiles, mine, key, last_key;
+    u32 group, heads;
+    u32 least, all_see; /* the first rows to see the thread's first key, and all of the block's */
 };
 
 DEVICE struct PART(group)
@@ -388,14 +393,25 @@ DEVICE struct PART(group)
     struct PART(group) g;
     g.group = shuffle_u32(threadIdx.x / 128 - 1, 0, WARP);
     g.heads = (u32)(HEADS) / (u32)(KV_HEADS);
-    g.tiles = ALL_TILES - at->tile;
-    g.mine = at->key / BLOCK_KEYS;
-    g.key = at->key + (threadIdx.x - 128) / WARP * 16 + lane_id() / 4;
-    g.last_key = at->key + BLOCK_KEYS - 1;
+    g.least = (at->key + (threadIdx.x - 128) / WARP * 16 + lane_id() / 4) * g.heads;
+    g.all_see = (at->key + BLOCK_KEYS - 1) * g.heads;
     g.keys = b->keys + g.group * 8192;
     g.values = b->values + g.group * 8192;
     g.sums = (float *)scratch + last * SUM_SIZE;
     return g;
+}
+
+/* Of the first keys: it is the first to add to any tile, where nothing is yet. */
+DEVICE u32 PART(first_keys)(const struct PART(group) * g)
+{
+    return (u32)here_u64(g->all_see) < BLOCK_KEYS * g->heads;
+}
+
+/* Does any row before tile i see a key of the block? Asked of what masks want too: the number of
+ * tiles would take one register more. */
+DEVICE u32 PART(more)(const struct PART(group) * g, u32 i)
+{
+    return (ALL_TILES - 1 - i) * TILE_ROWS + (BLOCK_KEYS - 1) * g->heads > g->all_see;
 }
 
 DEVICE void PART(give_back)(const struct PART(block) * b, u32 stage)
@@ -435,8 +451,8 @@ DEVICE void PART(finish_tile)(struct PART(tile) * t, const struct PART(block) * 
     const u32 first = (ALL_TILES - 1 - i) * TILE_ROWS;
     const float *lse = b->numbers + i % STAGES * 2 * TILE_ROWS;
     wgmma_wait(2);
-    if (g->last_key * g->heads > first)
-        PART(mask)(t->p, g->key, g->heads, first);
+    if (g->all_see > first)
+        PART(mask)(t->p, g->least, g->heads, first);
     PART(probabilities)(t->p, lse, 0, TILE_ROWS / 16);
     mbarrier_wait(b->full + i % STAGES * 2 + 1, i / STAGES & 1);
     wgmma_wait(1);
@@ -479,7 +495,7 @@ DEVICE void PART(finish_last_dq)(struct PART(tile) * t, const struct PART(block)
         PART(await_grant)(b, i - 1);
     wgmma_wait(0);
     if (i > 0 && i % 2 != g->group)
-        PART(add)(b, g->sums - (u64)(i - 1) * SUM_SIZE, t->dq, i - 1, 0, g->mine == 0);
+        PART(add)(b, g->sums - (u64)(i - 1) * SUM_SIZE, t->dq, i - 1, 0, PART(first_keys)(g));
 }
 
 /* Starts dk and dv of tile i. */
@@ -495,13 +511,13 @@ DEVICE void PART(start_sums)(float dk[PIECES][4], float dv[PIECES][4], struct PA
 DEVICE void PART(go)(float dk[PIECES][4], float dv[PIECES][4], const struct PART(block) * b,
                      const struct PART(group) * g)
 {
-    const u32 last = g->tiles - 1;
     struct PART(tile) t;
+    u32 i = 0;
     PART(start_tile)(&t, b, g, 0);
     wgmma_fence();
     wgmma_commit(); /* nothing is behind */
     PART(finish_tile)(&t, b, g, 0);
-    for (u32 i = 0; i < last; i++) {
+    for (; PART(more)(g, i); i++) {
         PART(round_tile)(&t, b, i);
         PART(start_tile)(&t, b, g, i + 1);
         PART(start_sums)(dk, dv, &t, b, i);
@@ -510,12 +526,12 @@ DEVICE void PART(go)(float dk[PIECES][4], float dv[PIECES][4], const struct PART
         PART(finish_last_dq)(&t, b, g, i);
         PART(give_back)(b, i % STAGES);
     }
-    PART(round_tile)(&t, b, last);
-    PART(start_sums)(dk, dv, &t, b, last);
-    PART(start_last_dq)(&t, b, g, last);
-    PART(finish_last_dq)(&t, b, g, last);
-    PART(start_last_dq)(&t, b, g, last + 1);
-    PART(finish_last_dq)(&t, b, g, last + 1);
+    PART(round_tile)(&t, b, i);
+    PART(start_sums)(dk, dv, &t, b, i);
+    PART(start_last_dq)(&t, b, g, i);
+    PART(finish_last_dq)(&t, b, g, i);
+    PART(start_last_dq)(&t, b, g, i + 1);
+    PART(finish_last_dq)(&t, b, g, i + 1);
 }
 
 #else
@@ -523,7 +539,7 @@ DEVICE void PART(go)(float dk[PIECES][4], float dv[PIECES][4], const struct PART
 DEVICE void PART(go)(float dk[PIECES][4], float dv[PIECES][4], const struct PART(block) * b,
                      const struct PART(group) * g)
 {
-    for (u32 i = 0; i < g->tiles; i++) {
+    for (u32 i = 0;; i++) {
         const u32 own = i % STAGES * 2, first = (ALL_TILES - 1 - i) * TILE_ROWS;
         const u8 *q = b->ring + own * ROW_TILE, *datt = q + ROW_TILE;
         const float *lse = b->numbers + own * TILE_ROWS, *delta = lse + TILE_ROWS;
@@ -535,8 +551,8 @@ DEVICE void PART(go)(float dk[PIECES][4], float dv[PIECES][4], const struct PART
         mbarrier_wait(b->full + own + 1, i / STAGES & 1);
         PART(start_dot)(ds, g->values, datt);
         wgmma_wait(1);
-        if (g->last_key * g->heads > first)
-            PART(mask)(p, g->key, g->heads, first);
+        if (g->all_see > first)
+            PART(mask)(p, g->least, g->heads, first);
         PART(probabilities)(p, lse, 0, EARLY);
         PART(hold)(held_p, p, 0, EARLY);
         wgmma_fence();
@@ -558,7 +574,9 @@ DEVICE void PART(go)(float dk[PIECES][4], float dv[PIECES][4], const struct PART
         PART(await_grant)(b, i);
         wgmma_wait(0);
         PART(give_back)(b, i % STAGES);
-        PART(add)(b, g->sums - (u64)i * SUM_SIZE, dq, i, g->group, g->mine == 0);
+        PART(add)(b, g->sums - (u64)i * SUM_SIZE, dq, i, g->group, PART(first_keys)(g));
+        if (!PART(more)(g, i))
+            break;
     }
 }
 

@@ -95,6 +95,13 @@ DEVICE void product_store_bf16(const struct product *p, bf16 *c, u64 row,
     }
 }
 
+/* Columns of C from c0 on, negative past its end. Asked for in every row and compared with
+ * constants: else the compiler keeps all of a row's columns, a register each, from row to row. */
+DEVICE i32 product_left(const struct product *p, u32 c0)
+{
+    return (i32)(u32)here_u64(p->b.side - c0);
+}
+
 /* The sums to c, as product_add_f32 leaves them where c has zeros: no -0. */
 DEVICE void product_store_f32(const struct product *p, float *RESTRICT c, u64 row,
                               float sums[PRODUCT_I][PRODUCT_J][4])
@@ -102,6 +109,7 @@ DEVICE void product_store_f32(const struct product *p, float *RESTRICT c, u64 ro
     const u32 r0 = product_row(p) + lane_id() / 4, c0 = product_column(p) + lane_id() % 4 * 2;
     UNROLL
     for (u32 i = 0; i < PRODUCT_I * 2; i++) {
+        const i32 left = product_left(p, c0);
         float *to = c + (r0 + i * 8) * row + c0;
         if (r0 + i * 8 >= p->a.side)
             continue;
@@ -110,7 +118,7 @@ DEVICE void product_store_f32(const struct product *p, float *RESTRICT c, u64 ro
             f32x2 v;
             v.x = sums[i / 2][j][i % 2 * 2] + 0.0f;
             v.y = sums[i / 2][j][i % 2 * 2 + 1] + 0.0f;
-            if (c0 + j * 8 < p->b.side)
+            if (left > (i32)j * 8)
                 *(f32x2 *)(void *)(to + j * 8) = v;
         }
     }
@@ -123,6 +131,7 @@ DEVICE void product_add_f32(const struct product *p, float *RESTRICT c, u64 row,
     const u32 r0 = product_row(p) + lane_id() / 4, c0 = product_column(p) + lane_id() % 4 * 2;
     UNROLL
     for (u32 i = 0; i < PRODUCT_I * 2; i++) {
+        const i32 left = product_left(p, c0);
         float *to = c + (r0 + i * 8) * row + c0;
         if (r0 + i * 8 >= p->a.side)
             continue;
@@ -131,11 +140,11 @@ DEVICE void product_add_f32(const struct product *p, float *RESTRICT c, u64 row,
             f32x2 old[8];
             UNROLL
             for (u32 n = 0; n < 8; n++)
-                if (c0 + (j + n) * 8 < p->b.side)
+                if (left > (i32)(j + n) * 8)
                     old[n] = *(const f32x2 *)(const void *)(to + (j + n) * 8);
             UNROLL
             for (u32 n = 0; n < 8; n++)
-                if (c0 + (j + n) * 8 < p->b.side) {
+                if (left > (i32)(j + n) * 8) {
                     old[n].x += sums[i / 2][j + n][i % 2 * 2];
                     old[n].y += sums[i / 2][j + n][i % 2 * 2 + 1];
                     *(f32x2 *)(void *)(to + (j + n) * 8) = old[n];
