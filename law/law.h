@@ -83,7 +83,7 @@ struct workload cost_training(const struct device *d, const struct train_spec *t
 /* The prompts of a workload, as a program takes them. On a GPU one after the other, each in calls
  * of at most GPU_PROMPT_ROWS tokens that see all keys of those before them; logits are made behind
  * the last. On a CPU as one list. */
-enum { GPU_PROMPT_ROWS = 2048 };
+enum { GPU_PROMPT_ROWS = 4096 };
 struct price cost_prompts(const struct device *d, const struct arch *a, const struct workload *w);
 /* One training step of `a` (accumulation and optimiser included), and its tokens/s. FLOPs are those
  * of the model's own products. */

@@ -3,9 +3,9 @@
  *
  * Our own kernels read from device memory how many rows of a prompt are in use; a call of the
  * library has its shape in the graph. So a session with the library has a graph of prefill for each
- * eighth of CHUNK rows, and takes the smallest that the call in SLAB_CALL fits. Rows between are
- * computed, and nobody reads them. Finer steps would gain little: an eighth of 2048 rows is where a
- * product stops waiting for its weights. */
+ * sixteenth of CHUNK rows, and takes the smallest that the call in SLAB_CALL fits. Rows between are
+ * computed, and nobody reads them. Finer steps would gain little: a sixteenth of 4096 rows is where
+ * a product stops waiting for its weights. */
 #include "gpu.h"
 
 #include <stdlib.h>
@@ -21,7 +21,7 @@ struct session_products {
     struct entry *list;
     int n, room;
     bool own;     /* our own kernels for now, for comparison */
-    int row_step; /* of the next prefill: as many eighths of its rows, less one */
+    int row_step; /* of the next prefill: as many sixteenths of its rows, less one */
 };
 enum { MATMUL_CALL = 5, ALL_ROWS = DEVICE_ROW_STEPS - 1 };
 

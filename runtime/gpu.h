@@ -77,7 +77,7 @@ struct device *cuda_device_open(char *why, size_t room);
 enum {
     DEVICE_WHENS = 4,      /* bit 0: scored, bit 1: logits */
     FIRST_MICRO_BATCH = 1, /* of training: gradients of matrices are overwritten, not added to */
-    DEVICE_ROW_STEPS = 8   /* device_products.c; the last is all rows */
+    DEVICE_ROW_STEPS = 16  /* device_products.c; the last is all rows */
 };
 struct session_map { /* number i: at i CUDA_MAP_BYTES of SLAB_MAPS */
     const struct cuda_map *shape;

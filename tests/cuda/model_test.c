@@ -381,7 +381,8 @@ static void check_inference(const float *params)
         inference_feed(&b, token + at, n, got, token + at + 1, scores[1] + at);
     }
     must(!device_failed(&f), &f);
-    int eighth = (host->cuda->chunk + 7) / 8, most = (PROMPT - 16 + eighth - 1) / eighth * eighth;
+    int part = (host->cuda->chunk + DEVICE_ROW_STEPS - 1) / DEVICE_ROW_STEPS;
+    int most = (PROMPT - 16 + part - 1) / part * part;
     CHECK(!standin || standin->columns == most, "the library multiplied %ld rows of %d",
           standin->columns, PROMPT - 16);
     double worst = apart(got, want);

@@ -335,7 +335,7 @@ static double prompt_call(const struct device *d, const struct arch *a, struct w
  * all pairs of tokens, however they are cut up. On a CPU they are one list. */
 static void test_prompts(const struct built *b)
 {
-    const int lengths[] = {1, 700, 2048, 2049, 4096, 9000};
+    const int lengths[] = {1, 700, 4096, 4097, 8192, 18000};
     struct arch a = arch_of(&published[0]);
     const struct device *h200 = &b->devices[DEVICE_H200], *cpu = &b->devices[DEVICE_CPU];
     for (int i = 0; i < 6; i++) {
@@ -345,7 +345,7 @@ static void test_prompts(const struct built *b)
         double want = 0;
         call.batch = 1;
         for (int past = 0; past < w.tokens; past += call.tokens) {
-            call.tokens = w.tokens - past < 2048 ? w.tokens - past : 2048;
+            call.tokens = w.tokens - past < GPU_PROMPT_ROWS ? w.tokens - past : GPU_PROMPT_ROWS;
             want += 3 * prompt_call(h200, &a, call, past, past + call.tokens == w.tokens);
         }
         CHECK_NEAR(cost_prompts(h200, &a, &w).seconds, want, 1e-9 * want);
