@@ -65,8 +65,8 @@ enum { STREAM_WARPS = 8, STREAM_THREADS = 256, STREAM_COLUMNS = 64, STREAM_STEP 
     {STREAM_OWN_BLOCKS(n), 1, 1}, STREAM_THREADS,                                                  \
         GREATER(STREAM_SHARED(STREAM_RING_WIDE, m, k), STREAM_WIDE)
 
-/* Attention: a tile of keys is a warp's (decode_keys.h); above head size 128 two warps', half of the
- * elements each, which exchange the sums of their scores. */
+/* Attention: a tile of keys is a warp's (decode_keys.h); above head size 128 two warps', half of
+ * the elements each, which exchange the sums of their scores. */
 enum { KEYS_TILE = 16, KEYS_MAX_SPLITS = 128 };
 #define KEYS_WARPS (HEAD_DIM <= 64 ? 8 : 4)
 #define KEYS_THREADS (32 * KEYS_WARPS)
@@ -118,24 +118,25 @@ enum { ATTEND_PIECES = 9 };
     (KEYS_CLUSTERS(m) == 1 ? (size_t)0                                                             \
                            : (size_t)(m)*HEADS * ATTEND_PARTS * 16 * KEYS_CLUSTERS(m) * 32)
 
-/* Attention of 9 rows and more: a block a processor, all resident at once, whose teams of warps have
- * each a part of all rows' tiles (skinny_pairs.h). What is under way stands in shared memory, slots
- * of 16 rows of a warp's share of a head, as many as SKINNY_KEYS_ROOM has place for: on sm_90 what
- * half a processor has, so that a product's block finds room beside it; elsewhere what the bandwidth
- * times two microseconds asks for, so that two blocks fit where a card has fewer processors. */
+/* Attention of 9 rows and more: a block a processor, all resident at once, whose teams of warps
+ * have each a part of all rows' tiles (skinny_pairs.h). What is under way stands in shared memory,
+ * slots of 16 rows of a warp's share of a head, as many as SKINNY_KEYS_ROOM has place for: on sm_90
+ * what half a processor has, so that a product's block finds room beside it; elsewhere what the
+ * bandwidth times two microseconds asks for, so that two blocks fit where a card has fewer
+ * processors. On sm_90, where blocks come while others are resident, each takes STREAM_WIDE and no
+ * processor two. */
 #define SKINNY_KEYS_ROOM ((SMALL_SHARED ? 48 : CUDA_ARCH < 90 ? 80 : 113) * 1024)
 #define SKINNY_KEYS_SHARE (CEIL_DIV(CEIL_DIV(HEAD_DIM, KEYS_HALVES), 8) * 8)
 #define SKINNY_KEYS_WARPS (SKINNY_KEYS_SHARE <= (KEYS_HALVES == 1 ? 88 : 72) ? 8 : 4)
 #define SKINNY_KEYS_TEAMS (SKINNY_KEYS_WARPS / KEYS_HALVES)
 #define SKINNY_KEYS_THREADS (32 * SKINNY_KEYS_WARPS)
-/* Blocks that a processor's registers must have room for. Eight warps find room twice at head size 64
- * alone: above for 64 elements of out a lane, below for places of lanes without elements. */
+/* Blocks that a processor's registers must have room for. Eight warps find room twice at head size
+ * 64 alone: above for 64 elements of out a lane, below for places of lanes without elements. */
 #define SKINNY_KEYS_RESIDENT (SKINNY_KEYS_WARPS == 4 || SKINNY_KEYS_SHARE == 64 ? 2 : 1)
 #define SKINNY_KEYS_SLOT_ROW (SKINNY_KEYS_WARPS * KEYS_TILE * SKINNY_KEYS_SHARE * 2)
 #define SKINNY_KEYS_EXCHANGE (KEYS_HALVES == 1 ? 0 : SKINNY_KEYS_TEAMS * 4096)
 /* A state a team, each of a group's queries: elements, maximum, sum. */
-#define SKINNY_KEYS_STATES                                                                         \
-    ROUND_UP(SKINNY_KEYS_TEAMS * (HEADS / KV_HEADS) * (HEAD_DIM + 2) * 4, 16)
+#define SKINNY_KEYS_STATES ROUND_UP(SKINNY_KEYS_TEAMS *(HEADS / KV_HEADS) * (HEAD_DIM + 2) * 4, 16)
 /* Beside the slots: ends of rows, what warps and teams are at, exchanged scores, states. */
 #define SKINNY_KEYS_ENDS(m) ROUND_UP((m)*4, 16)
 #define SKINNY_KEYS_NOTES (SKINNY_KEYS_TEAMS * 32 + SKINNY_KEYS_WARPS * 24)
@@ -145,17 +146,18 @@ enum { ATTEND_PIECES = 9 };
     (SKINNY_KEYS_FIXED(m) + 3 * SKINNY_KEYS_SLOT_ROW > SKINNY_KEYS_ROOM                            \
          ? 2                                                                                       \
          : LESSER(12, (SKINNY_KEYS_ROOM - SKINNY_KEYS_FIXED(m)) / SKINNY_KEYS_SLOT_ROW))
-/* Slots that are asked for before the kernel in front has ended. Its own last reads stand in the same
- * queue, as weights asked for ahead have shown (NOTES-skinny.md); but these have to come anyway, and
- * what it waits longer the keys come sooner. So all, until a card says otherwise. */
+/* Slots that are asked for before the kernel in front has ended. Its own last reads stand in the
+ * same queue, as weights asked for ahead have shown (NOTES-skinny.md); but these have to come
+ * anyway, and what it waits longer the keys come sooner. So all, until a card says otherwise. */
 #define SKINNY_KEYS_AHEAD 12
 /* In their place in the end: states again; weights of all blocks and partial sums. */
 #define SKINNY_KEYS_SUMS                                                                           \
     (ROUND_UP((HEADS / KV_HEADS) * CUDA_SMS * 8, 16) + SKINNY_KEYS_THREADS * 16)
 #define SKINNY_ATTENTION_LAUNCH(m, n, k)                                                           \
     {CUDA_SMS, 1, 1}, SKINNY_KEYS_THREADS,                                                         \
-        SKINNY_KEYS_FIXED(m) + GREATER(SKINNY_KEYS_SLOTS(m) * SKINNY_KEYS_SLOT_ROW,                \
-                                       GREATER(SKINNY_KEYS_STATES, SKINNY_KEYS_SUMS))
+        GREATER(SKINNY_KEYS_FIXED(m) + GREATER(SKINNY_KEYS_SLOTS(m) * SKINNY_KEYS_SLOT_ROW,        \
+                                               GREATER(SKINNY_KEYS_STATES, SKINNY_KEYS_SUMS)),     \
+                STREAM_WIDE)
 #define SKINNY_ATTENTION_SCRATCH(m, n, k)                                                          \
     ((size_t)CUDA_SMS * 2 * (HEADS / KV_HEADS) * (HEAD_DIM + 2) * 4)
 
@@ -193,10 +195,10 @@ enum {
 #define SKINNY_X(m) (SKINNY_GROUPS(m) * 64)
 #define SKINNY_THREADS_90(m) (SKINNY_GROUPS(m) * 128 + 32)
 #define SKINNY_STAGE(m, wide) (((wide) + SKINNY_X(m)) * 128)
-/* As many as find processors, of 256 columns at least. Said number by number: nested as LESSER it was
- * written out eight times wherever it stands, and the tables of a program were 24 MB of it. */
+/* As many as find processors, of 256 columns at least. Said number by number: nested as LESSER it
+ * was written out eight times wherever it stands, and the tables of a program were 24 MB of it. */
 #define SKINNY_CAN_SPLIT(splits, tiles, k)                                                         \
-    ((tiles) * (splits) <= CUDA_SMS && (k) > 256 * ((splits) - 1))
+    ((tiles) * (splits) <= CUDA_SMS && (k) > 256 * ((splits)-1))
 #define SKINNY_SPLITS_90(tiles, k)                                                                 \
     (SKINNY_CAN_SPLIT(SKINNY_MAX_SPLITS, tiles, k) ? SKINNY_MAX_SPLITS                             \
      : SKINNY_CAN_SPLIT(3, tiles, k)               ? 3                                             \
