@@ -73,9 +73,10 @@ for how in "--greedy" "--seed 5 --temperature 0.9" "--seed 6 --top-k 3 --tempera
 done
 texts --greedy --device cuda --stop God >device
 grep -q '^ beginning $' device || complain "not what it has learned: $(cat device)"
-# More sequences than slots: all of them, in their order, each what the host gives.
+# More sequences than slots: all of them, in their order, each what the host gives. Warm enough for
+# them to differ, not so warm that rare tokens come, between which rounding to bf16 may choose.
 for device in cuda host; do
-    texts --count 5 --seed 11 --temperature 1.2 --json --device $device |
+    texts --count 5 --seed 11 --temperature 0.8 --json --device $device |
         sed -e 's/"first_token_seconds".*//' >$device
 done
 [ "$(wc -l <cuda)" -eq 5 ] || complain "not five lines"

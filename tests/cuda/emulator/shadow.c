@@ -579,8 +579,9 @@ void __ubsan_handle_type_mismatch_v1(const struct type_mismatch *at, uintptr_t p
 }
 #endif
 
-/* What clang before 15 calls for a copied structure, uninstrumented; linked with --wrap=memcpy, which
- * is why the emulator's own files call memmove. */
+/* What clang before 15 calls for a structure that is copied or cleared, uninstrumented; linked with
+ * --wrap=memcpy and --wrap=memset, which is why the emulator's own files call memmove and, by a
+ * definition of tests/cuda/CMakeLists.txt, the real memset. */
 void *__wrap_memcpy(void *to, const void *from, uintptr_t size);
 void *__wrap_memcpy(void *to, const void *from, uintptr_t size)
 {
@@ -589,4 +590,12 @@ void *__wrap_memcpy(void *to, const void *from, uintptr_t size)
     if ((uintptr_t)to - (uintptr_t)arena < ARENA_BYTES)
         check_range(to, size, WRITE, PC);
     return memmove(to, from, size);
+}
+
+void *__wrap_memset(void *to, int byte, uintptr_t size);
+void *__wrap_memset(void *to, int byte, uintptr_t size)
+{
+    if ((uintptr_t)to - (uintptr_t)arena < ARENA_BYTES)
+        check_range(to, size, WRITE, PC);
+    return memset(to, byte, size);
 }
