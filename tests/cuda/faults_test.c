@@ -338,7 +338,7 @@ HOST_CODE static void fresh(void)
 HOST_CODE static int line_of(const char *mark)
 {
     char text[512], wanted[128];
-    FILE *f = fopen(__FILE__, "r");
+    FILE *f = fopen(THIS_FILE, "r");
     snprintf(wanted, sizeof(wanted), "/* MARK %s */", mark);
     for (int line = 1; f && fgets(text, sizeof(text), f); line++)
         if (strstr(text, wanted)) {
@@ -347,7 +347,7 @@ HOST_CODE static int line_of(const char *mark)
         }
     if (f)
         fclose(f);
-    printf("%s: no line is marked %s\n", __FILE__, mark);
+    printf("%s: no line is marked %s\n", THIS_FILE, mark);
     exit(1);
 }
 
