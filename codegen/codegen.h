@@ -59,7 +59,7 @@ enum extent {
     EXTENT_TILE_ROWS,   /* of x as kernels of decode hand it on (archrt_cuda.h); 0: none does */
     EXTENT_TILE_COLUMNS,
     EXTENT_SQUARES, /* sums of squares of a row of it */
-    EXTENT_PARAMS,      /* floats of the parameter slab */
+    EXTENT_PARAMS,  /* floats of the parameter slab */
     EXTENT_ONE,
     EXTENT_COUNT
 };

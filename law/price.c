@@ -99,8 +99,8 @@ static const struct price_row gpu_within = {UNIT_VECTOR, 1, ALWAYS, 0, 1, 0, 1};
  * product fills its ring: latency, and half of the bandwidth. */
 static const struct price_row gpu_cached = {UNIT_ATTENTION, 0.5, 0, 1, 0.55, 1, 1.15};
 /* The same of many rows: all that a copy reaches, and 19 us of ends and of waves that do not fill.
- * Measured of a kernel with a block a row, head and split; skinny_attention.cu has equal parts and no
- * waves since, and has not been on a card (NOTES-skinny.md predicts 6 us for 19). */
+ * Measured of a kernel with a block a row, head and split; skinny_attention.cu has equal parts and
+ * no waves since, and has not been on a card (NOTES-skinny.md predicts 6 us for 19). */
 static const struct price_row gpu_skinny_cached = {UNIT_ATTENTION, 0.5, 0, 1, 0.92, 1, 9};
 static const struct price_row gpu_skinny_sample = {UNIT_VECTOR, 1, 0, 1, 0.50, 2, 4.9};
 

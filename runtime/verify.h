@@ -244,8 +244,8 @@ struct device_checks {
 bool verify_device(struct device *d, const struct device_checks *c, struct failure *f);
 
 /* verify_device_tiles.c: what kernels of decode hand on beside x. Before the call, made of the
- * trial's x, or poisoned where the kernel writes it; behind it, judged by the trial's y, or unchanged.
- * Nothing where the step has no such operands. */
+ * trial's x, or poisoned where the kernel writes it; behind it, judged by the trial's y, or
+ * unchanged. Nothing where the step has no such operands. */
 struct session;
 struct archrt_step;
 struct device_handing {
