@@ -108,21 +108,27 @@ def attention_row(name, shape, batch, length, backward):
 
 
 def ours_alone(program, kernel):
-    """Seconds of a kernel of a program, timed by the program."""
+    """Seconds of a kernel of a program, timed by the program, for which memory is given back here;
+    None where the program could not."""
+    torch.cuda.empty_cache()
     command = [program, "bench", "--device", "cuda", "--only", kernel, "--json"]
-    out = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return next(row["seconds"] for row in out["kernels"] if row["name"] == kernel)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        print(f"{kernel} of {program} not timed: {done.stderr.strip()}", file=sys.stderr)
+        return None
+    rows = json.loads(done.stdout)["kernels"]
+    return next((row["seconds"] for row in rows if row["name"] == kernel), None)
 
 
 def attention_turns(program, name, shape, batch, length, backward, turns=3):
     """The same with our kernel in turns: both meet the card as warm as the other left it."""
     pairs = [(ours_alone(program, name), attention_row(name, shape, batch, length, backward))
              for _ in range(turns)]
-    theirs = [row["seconds"] for _, row in pairs]
-    if None in theirs:
+    ours, theirs = [a for a, _ in pairs], [row["seconds"] for _, row in pairs]
+    if None in ours + theirs:
         return pairs[0][1]
     return {**pairs[0][1], "seconds": statistics.median(theirs),
-            "ours_in_turns": statistics.median(ours for ours, _ in pairs)}
+            "ours_in_turns": statistics.median(ours)}
 
 
 def opponents(path, programs, limits):

@@ -19,7 +19,7 @@ enum {
 static u32 run_rows;
 
 /* out[warp][lane][OUT]: keys, values, queries as they come to be in registers. */
-KERNEL_ENTRY(KEYS_THREADS, 1) through_slots(u32x4 *out, const bf16 *k, const bf16 *v)
+KERNEL_ENTRY(SKINNY_KEYS_THREADS, 1) through_slots(u32x4 *out, const bf16 *k, const bf16 *v)
 {
     SHARED_ARENA(arena);
     u8 *slot = arena + threadIdx.x / WARP * (SLOTS * KEYS_SLOT);
@@ -71,17 +71,17 @@ HOST_CODE static void compare(struct run *r, u32 thread, u32 j, const bf16 *from
 HOST_CODE static int check(u32 rows)
 {
     struct run r = {test_bf16s("k", rows * HEAD_DIM, 1), test_bf16s("v", rows * HEAD_DIM, 1),
-                    emu_alloc("out", sizeof(u32x4) * OUT * KEYS_THREADS), 0};
+                    emu_alloc("out", sizeof(u32x4) * OUT * SKINNY_KEYS_THREADS), 0};
     const struct emu_launch launch = {"through_slots",
                                       (emu_kernel *)through_slots,
                                       {1, 1, 1, 0},
-                                      KEYS_THREADS,
-                                      KEYS_WARPS * SLOTS * KEYS_SLOT,
+                                      SKINNY_KEYS_THREADS,
+                                      SKINNY_KEYS_WARPS * SLOTS * KEYS_SLOT,
                                       false,
                                       NULL};
     run_rows = rows;
     EMU_RUN(&launch, r.out, r.k, r.v);
-    for (u32 t = 0; t < KEYS_THREADS; t++) {
+    for (u32 t = 0; t < SKINNY_KEYS_THREADS; t++) {
         const u32 g = t % WARP / 4, i = t % 4;
         for (u32 j = 0; j < KEYS_Q * 2; j++)
             compare(&r, t, j, r.k, g + j % 2 * 8, j / 2 * 32 + i * 8);

@@ -26,9 +26,7 @@
 #include "archrt_cuda.h"
 
 /* decode_keys.h, cut as this kernel wants it. */
-#undef KEYS_WARPS
 #undef KEYS_HALVES
-#define KEYS_WARPS ATTEND_WARPS
 #define KEYS_HALVES ATTEND_PARTS
 #include "decode_keys.h"
 #include "decode_pairs.h"

@@ -2,8 +2,7 @@
  * their scores and weights, the sums of values. Shared by decode_attention.cu and
  * skinny_attention.cu.
  *
- * KEYS_HALVES    warps that share a tile, an equal part of a head's elements each; KEYS_WARPS a
- * block
+ * KEYS_HALVES    warps that share a tile, an equal part of a head's elements each
  *
  * scores = q k^T: lane (g, i) takes elements 8 i .. 8 i + 7 of 32 of key g, of q as of k
  * (decode_stream.h); out += p v: lane (g, i) takes elements 8 g .. 8 g + 7 of 64 of keys 2 i, 2 i +

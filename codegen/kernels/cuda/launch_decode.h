@@ -68,10 +68,7 @@ enum { STREAM_WARPS = 8, STREAM_THREADS = 256, STREAM_COLUMNS = 64, STREAM_STEP 
 /* Attention: a tile of keys is a warp's (decode_keys.h); above head size 128 two warps', half of
  * the elements each, which exchange the sums of their scores. */
 enum { KEYS_TILE = 16, KEYS_MAX_SPLITS = 128 };
-#define KEYS_WARPS (HEAD_DIM <= 64 ? 8 : 4)
-#define KEYS_THREADS (32 * KEYS_WARPS)
 #define KEYS_HALVES (HEAD_DIM <= 128 ? 1 : 2)
-#define KEYS_TEAMS (KEYS_WARPS / KEYS_HALVES)
 
 /* Attention of few rows (decode_attention.cu): four warps; above head size 64 two of them, above
  * 128 all take a tile of keys together, an equal part of the elements each, so that two tiles a
