@@ -7,7 +7,8 @@
  * EPSILON, CUDA_SMS, CUDA_ARCH
  *
  * Floor: 2 V D bytes of weights, read once. Work is cut as in decode_gate_up.cu; a warp's items are
- * rows of the first half of the vocabulary and rows as far into the second. */
+ * rows of the first half of the vocabulary and rows as far into the second. How many rows there
+ * are, and the only one's number, the host wrote: read before dependent_wait(). */
 #include "decode_stream.h"
 
 KERNEL_ENTRY(STREAM_THREADS, STREAM_RESIDENT(DM_M))
@@ -22,16 +23,17 @@ KERNEL(float *logits, const float *x, const bf16 *RESTRICT w, const float *RESTR
     (void)scratch, (void)counter;
     stream_start(&ring, arena, &work, STREAM_RING_WIDE);
     stream_warm(gain, (u32)(DM_K));
+    const u32 rows = LESSER((u32)call->head_rows, (u32)(DM_M));
+    const u32 only = DM_M == 1 && rows ? (u32)head_row[0] : 0;
     dependent_wait();
-    const u32 rows = (u32)call->head_rows;
     if (rows == 0) {
         copy_async_wait(0);
         return;
     }
-    in.x32 = x;
+    in.x32 = x + (u64)only * in.k;
     in.gain = gain;
-    in.row_of = head_row;
-    in.used = rows < DM_M ? rows : DM_M;
+    in.row_of = DM_M == 1 ? (const int *)0 : head_row;
+    in.used = rows;
     for (u32 tile = 0; tile < stream_own_tiles(v); tile++) {
         const u32 item = work.first + tile * 8 + g;
         float d[4];

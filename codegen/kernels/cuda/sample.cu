@@ -64,6 +64,25 @@ DEVICE float sample_weight(u32 order, u32 best, float temperature)
                                  -200.0f));
 }
 
+/* Whose token row i of the logits chooses, -1: nobody's. The host wrote that, as it did how it is
+ * chosen: known before dependent_wait(), where four loads one behind the other cost nothing. (Not
+ * RESTRICT: the compiler would load behind the wait.) */
+struct sample_whose {
+    i32 slot;
+    u32 row; /* of x, and so of position */
+};
+
+DEVICE struct sample_whose sample_whose(const struct cuda_call *call, const int *head_row,
+                                        const int *slot, u32 i)
+{
+    struct sample_whose whose = {-1, 0};
+    if (i < (u32)call->head_rows) {
+        whose.row = (u32)head_row[i];
+        whose.slot = slot[whose.row];
+    }
+    return whose;
+}
+
 /* ---- over the block; `scratch` has SAMPLE_WARPS places of 8 bytes ---- */
 
 DEVICE ranked sample_warp_most(ranked v)
@@ -417,8 +436,8 @@ DEVICE u32 sample_filtered(struct sample_row *row, const struct cuda_sampling *o
 
 KERNEL_ENTRY(SAMPLE_THREADS, 1)
 KERNEL(int *next, int *length, int *output, const float *logits, const struct cuda_call *call,
-       const int *head_row, const int *RESTRICT slot, const int *position,
-       const struct cuda_sampling *RESTRICT sampling, void *scratch, int *counter)
+       const int *head_row, const int *slot, const int *position,
+       const struct cuda_sampling *sampling, void *scratch, int *counter)
 {
     SHARED_ARENA(arena);
     const u32 v = (u32)(SAMPLE_V), i = blockIdx.y, chunk = blockIdx.x, t = threadIdx.x;
@@ -427,12 +446,13 @@ KERNEL(int *next, int *length, int *output, const float *logits, const struct cu
     ranked *list = warps + SAMPLE_WARPS, mine[SAMPLE_EACH], most = 0;
     (void)next, (void)length, (void)output, (void)position, (void)counter;
     dependents_launch();
-    dependent_wait();
-    if (i >= (u32)call->head_rows || slot[head_row[i]] < 0)
-        return;
-    const float temperature = sampling[slot[head_row[i]]].temperature;
-    const u32 tokens = (u32)sampling[slot[head_row[i]]].tokens;
+    const i32 s = sample_whose(call, head_row, slot, i).slot;
+    const float temperature = s >= 0 ? sampling[s].temperature : 0.0f;
+    const u32 tokens = s >= 0 ? (u32)sampling[s].tokens : 0;
     const u32 named = tokens ? LESSER(tokens, (u32)(SAMPLE_TOKENS)) : (u32)(SAMPLE_TOKENS);
+    dependent_wait();
+    if (s < 0)
+        return;
     UNROLL
     for (u32 j = 0; j < SAMPLE_EACH; j++) {
         const u32 id = chunk * SAMPLE_CHUNK + j * SAMPLE_THREADS + t;
@@ -456,8 +476,8 @@ KERNEL(int *next, int *length, int *output, const float *logits, const struct cu
 KERNEL_ENTRY(SAMPLE_THREADS, 1)
 CONCAT(KERNEL, _2)
 (int *next, int *length, int *output, const float *logits, const struct cuda_call *call,
- const int *head_row, const int *RESTRICT slot, const int *position,
- const struct cuda_sampling *RESTRICT sampling, void *scratch, int *counter)
+ const int *head_row, const int *slot, const int *position, const struct cuda_sampling *sampling,
+ void *scratch, int *counter)
 {
     SHARED_ARENA(arena);
     const u32 i = blockIdx.x, chunks = DIV_UP((u32)(SAMPLE_V), SAMPLE_CHUNK);
@@ -465,10 +485,12 @@ CONCAT(KERNEL, _2)
     struct sample_row row;
     (void)logits, (void)counter;
     dependents_launch();
+    const struct sample_whose whose = sample_whose(call, head_row, slot, i);
+    const float temperature = whose.slot >= 0 ? sampling[whose.slot].temperature : 0.0f;
     dependent_wait();
-    if (i >= (u32)call->head_rows || slot[head_row[i]] < 0)
+    if (whose.slot < 0)
         return;
-    const u32 s = (u32)slot[head_row[i]], at = (u32)position[head_row[i]];
+    const u32 s = (u32)whose.slot, at = (u32)position[whose.row];
     row.in = sample_chunks(scratch, i, SAMPLE_M, chunks);
     row.first = LESSER(t * each, chunks);
     row.end = LESSER(row.first + each, chunks);
@@ -484,7 +506,7 @@ CONCAT(KERNEL, _2)
     best = sample_most(best, row.scratch);
     row.best = (u32)(best >> 32);
     i32 token = row.best ? (i32) ~(u32)best : -1;
-    if (row.best && sampling[s].temperature != 0.0f)
+    if (row.best && temperature != 0.0f)
         token = (i32)sample_filtered(&row, &sampling[s], chunks, (u32)token, at + 1);
     if (t == 0) {
         next[s] = token;
