@@ -96,6 +96,8 @@ static const struct option options[] = {
     TEXT_OPTION("--march", "CPU", march, "processor to compile for (default: native)"),
     TEXT_OPTION("--device-cc", "COMPILER", device_cc,
                 "of device code: a clang (default: the newest known) or nvcc"),
+    TEXT_OPTION("--kernels", "DIR", kernels,
+                "CUDA kernel files of DIR in place of those of their names that archc carries"),
     TEXT_OPTION("--keep", "DIR", keep, "leave the emitted files in DIR"),
     TEXT_OPTION("--csv", "F", csv, "explain, frontier: the points"),
     TEXT_OPTION("--svg", "F", svg, "explain, frontier, bench: the plot"),
@@ -355,6 +357,7 @@ int driver_build(struct driver *d, const char *output)
                           .verbose = d->verbose,
                           .keep = d->keep,
                           .device_cc = d->device_cc,
+                          .kernels = d->kernels,
                           .cuda = &d->cuda};
     struct text why = {0};
     double predicted[3];

@@ -64,9 +64,40 @@ bool write_files(const struct emitted_files *files, const char *dir, struct text
     return true;
 }
 
-bool write_resources(const char *dir, struct text *why)
+/* The file of tools->kernels that replaces a resource; false: there is none. The caller frees. */
+static bool replaced(const struct tools *tools, const char *resource, struct text *out)
+{
+    const char *name = strncmp(resource, "cuda/", 5) == 0 ? resource + 5 : NULL;
+    struct text path = {0};
+    char block[1 << 14];
+    if (!name || !tools->kernels)
+        return false;
+    text_printf(&path, "%s/%s", tools->kernels, name);
+    FILE *f = fopen(path.at, "rb");
+    text_free(&path);
+    for (size_t n; f && (n = fread(block, 1, sizeof block, f)) > 0;)
+        text_addn(out, block, n);
+    if (f)
+        fclose(f);
+    return f;
+}
+
+static bool write_resource(const struct tools *tools, const struct resource *r, const char *dir,
+                           int *taken, struct text *why)
+{
+    struct text other = {0};
+    bool theirs = replaced(tools, r->name, &other);
+    bool ok = theirs ? write_file(dir, r->name, other.at, other.length, why)
+                     : write_file(dir, r->name, r->begin, (size_t)(r->end - r->begin), why);
+    text_free(&other);
+    *taken += theirs;
+    return ok;
+}
+
+bool write_resources(const struct tools *tools, const char *dir, struct text *why)
 {
     struct text cuda = {0};
+    int taken = 0;
     text_printf(&cuda, "%s/cuda", dir);
     bool made = mkdir(cuda.at, 0777) == 0 || errno == EEXIST;
     if (!made)
@@ -75,10 +106,12 @@ bool write_resources(const char *dir, struct text *why)
     if (!made)
         return false;
     for (int i = 0; i < RESOURCES; i++)
-        if (!write_file(dir, resources[i].name, resources[i].begin,
-                        (size_t)(resources[i].end - resources[i].begin), why))
+        if (!write_resource(tools, &resources[i], dir, &taken, why))
             return false;
-    return true;
+    if (tools->kernels && taken == 0)
+        text_printf(why, "--kernels %s: no file there has the name of a CUDA kernel's",
+                    tools->kernels);
+    return !tools->kernels || taken > 0;
 }
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *at)
@@ -295,8 +328,7 @@ static void add_compile(struct build *b, struct tasks *t, const struct emitted *
 /* Host and device units beside each other, then what embeds the device's images. */
 static bool compile_all(struct build *b, struct text *why)
 {
-    struct tasks t = {
-        .arena = b->arena, .verbose = b->tools->verbose, .jobs = b->tools->jobs};
+    struct tasks t = {.arena = b->arena, .verbose = b->tools->verbose, .jobs = b->tools->jobs};
     for (int i = 0; i < b->files->n; i++)
         if (b->files->files[i].compile && !b->files->files[i].cuda)
             add_compile(b, &t, &b->files->files[i]);
@@ -387,8 +419,8 @@ bool build_program(const struct emitted_files *files, const struct tools *tools,
     for (int k = 0; k < 3; k++)
         b.predicted[k] = arena_printf(b.arena, "-DPREDICTED_%s=%.6g", names[k], predicted[k]);
     const char *program = arena_printf(b.arena, "%s/program", dir);
-    bool ok = write_files(files, dir, why) && write_resources(dir, why) && compile_all(&b, why) &&
-              link_all(&b, program, why) && install(program, output, why);
+    bool ok = write_files(files, dir, why) && write_resources(tools, dir, why) &&
+              compile_all(&b, why) && link_all(&b, program, why) && install(program, output, why);
     if (!tools->keep)
         remove_directory(dir);
     arena_free(b.arena);

@@ -39,8 +39,8 @@ struct task *add_task(struct tasks *t, const char *dir, const char *name);
 bool run_tasks(struct tasks *t, struct text *why);
 
 bool write_file(const char *dir, const char *name, const char *at, size_t n, struct text *why);
-/* The kernel sources and headers that archc carries. */
-bool write_resources(const char *dir, struct text *why);
+/* The kernel sources and headers that archc carries, those of tools->kernels in their places. */
+bool write_resources(const struct tools *tools, const char *dir, struct text *why);
 /* DIR/NAME in the first directory of the path that has it, else in CUDA's own; NULL: nowhere. */
 const char *find_tool(struct arena *a, const char *name);
 

@@ -318,7 +318,7 @@ bool build_device(const struct emitted_files *files, const struct tools *tools,
     }
     t->arena = arena_new();
     t->verbose = tools->verbose;
-    bool ok = write_files(files, dir, why) && write_resources(dir, why) &&
+    bool ok = write_files(files, dir, why) && write_resources(tools, dir, why) &&
               add_device_tasks(t, files, tools, stage, false, dir, why) && run_tasks(t, why);
     arena_free(t->arena);
     free(t);

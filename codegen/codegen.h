@@ -387,10 +387,11 @@ struct tools {
     const char *keep;      /* directory to leave the files in, or NULL */
     const char *device_cc; /* of CUDA: a clang, or nvcc; NULL: the best clang there is */
     const struct cuda_targets *cuda;
-    int jobs;           /* compilers at once; 0: as many as there are processors */
-    bool training_only; /* the inference kernels will not be run: compiled fast, not well */
+    const char *kernels; /* directory whose CUDA files replace those of their names, or NULL */
+    int jobs;            /* compilers at once; 0: as many as there are processors */
+    bool training_only;  /* the inference kernels will not be run: compiled fast, not well */
 };
-/* Writes the files and the embedded kernel sources to a directory, compiles as many at once as
+/* Writes the files and the kernel sources to a directory, compiles as many at once as
  * there are processors, links with the embedded libarchrt.a, and moves the program to `output`.
  * False: one line in `why`. */
 bool build_program(const struct emitted_files *files, const struct tools *tools,

@@ -14,7 +14,7 @@ enum status {
 /* One run of archc: the command line, then what each stage made of it. */
 struct driver {
     const char *path, *output, *model, *target, *emit, *threads, *weights, *cc, *march, *keep, *csv,
-        *svg, *phase, *rounds, *jobs, *device_cc, *measure, *programs, *repeat;
+        *svg, *phase, *rounds, *jobs, *device_cc, *kernels, *measure, *programs, *repeat;
     /* fit */
     const char *form, *l_opt, *columns, *group, *where, *holdout, *drop_highest, *bootstrap, *seed,
         *date;

@@ -144,8 +144,11 @@ static int print_units(struct driver *d, const char *dir, const char *suffix)
 int driver_emit_device(struct driver *d, enum device_stage stage)
 {
     static const char *const suffix[] = {"ll", "ptx", "cubin"};
-    struct tools tools = {
-        .device_cc = d->device_cc, .cuda = &d->cuda, .verbose = d->verbose, .keep = d->output};
+    struct tools tools = {.device_cc = d->device_cc,
+                          .cuda = &d->cuda,
+                          .kernels = d->kernels,
+                          .verbose = d->verbose,
+                          .keep = d->output};
     struct text why = {0};
     char temporary[] = "/tmp/archc-XXXXXX";
     const char *dir = d->output;

@@ -59,6 +59,14 @@ if command -v $cc >/dev/null; then
     expect ptx/cuda_decode.sm_90a.ptx 'griddepcontrol.wait'
 fi
 
+# Kernel files of one's own in place of those that archc carries; a directory without any is a mistake.
+mkdir mine empty
+echo '#error "mine is compiled"' >mine/norm.cu
+"$archc" tiny.arch --emit=ptx --target sm_90 --kernels mine >out 2>&1 && fail "another norm.cu" || [ $? = 4 ]
+expect out 'mine is compiled'
+"$archc" tiny.arch --emit=ptx --target sm_90 --kernels empty >out 2>&1 && fail "no kernels there" || [ $? = 4 ]
+expect out 'no file there has the name of a CUDA kernel'
+
 "$archc" tiny.arch --emit=cubin >out 2>&1 && fail "cubins to the terminal" || [ $? = 2 ]
 "$archc" tiny.arch --target sm_75 >out 2>&1 && fail "sm_75 is taken" || [ $? = 2 ]
 expect out 'unknown target sm_75; the targets are host'
