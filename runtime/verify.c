@@ -128,7 +128,8 @@ bool verify_kernel(const struct archrt_model *m, const struct archrt_kernel *k, 
 struct settings {
     bool json, full;
     int64_t seed;
-    char plant[64]; /* kind, or name of a check of the whole model */
+    const char *only; /* kernels whose names hold this text, and not the whole model; NULL: all */
+    char plant[64];   /* kind, or name of a check of the whole model */
     enum plant how;
 };
 
@@ -166,11 +167,20 @@ static void kernel_header(void)
            "checked", "max abs", "max rel", "limit");
 }
 
-static void report_kernel(struct tally *tally, const struct archrt_kernel *k,
-                          const struct kernel_verdict *v)
+/* The beginning of a row stands before the kernel runs: one that never ends is known by it. */
+static void begin_kernel(void *to, const struct archrt_kernel *k)
 {
+    const struct tally *tally = to;
     char shape[64];
     show_shape(k, shape, sizeof shape);
+    if (!tally->json)
+        printf("%-26s %-8s %-20s", k->name, k->phase, shape);
+    fflush(stdout);
+}
+
+static void report_kernel(void *to, const struct archrt_kernel *k, const struct kernel_verdict *v)
+{
+    struct tally *tally = to;
     if (v->skipped)
         tally->skipped++;
     else
@@ -187,11 +197,19 @@ static void report_kernel(struct tally *tally, const struct archrt_kernel *k,
         return;
     }
     if (v->skipped)
-        printf("%-26s %-8s %-20s skipped: %s\n", k->name, k->phase, shape, v->note);
+        printf(" skipped: %s\n", v->note);
     else
-        printf("%-26s %-8s %-20s %5d %9lld %9.2e %9.2e %9.2e  %s%s%s\n", k->name, k->phase, shape,
-               v->cases, (long long)v->checked, v->max_abs, v->max_rel, v->limit,
-               v->passed ? "pass" : "FAIL", v->note[0] ? ": " : "", v->note);
+        printf(" %5d %9lld %9.2e %9.2e %9.2e  %s%s%s\n", v->cases, (long long)v->checked,
+               v->max_abs, v->max_rel, v->limit, v->passed ? "pass" : "FAIL",
+               v->note[0] ? ": " : "", v->note);
+    fflush(stdout);
+}
+
+static void begin_model(void *to, const char *what)
+{
+    const struct tally *tally = to;
+    if (!tally->json)
+        printf("%-42s", what);
     fflush(stdout);
 }
 
@@ -207,8 +225,8 @@ static void report_model(void *to, const struct model_row *row)
                                         (int)row->passed, "note", row->note));
         return;
     }
-    printf("%-42s %9lld %9.2e %9.2e  %s%s%s\n", row->what, (long long)row->checked, row->error,
-           row->limit, row->passed ? "pass" : "FAIL", row->note[0] ? ": " : "", row->note);
+    printf(" %9lld %9.2e %9.2e  %s%s%s\n", (long long)row->checked, row->error, row->limit,
+           row->passed ? "pass" : "FAIL", row->note[0] ? ": " : "", row->note);
     fflush(stdout);
 }
 
@@ -245,8 +263,13 @@ static bool take_plant(struct settings *s, int *argc, char **argv, struct failur
 static bool verify_host(const struct settings *s, struct tally *tally, struct failure *f)
 {
     const struct archrt_model *m = &archrt_model;
+    int asked = 0;
     for (int i = 0; i < m->n_kernels; i++) {
         const struct archrt_kernel *k = &m->kernels[i];
+        if (s->only && !strstr(k->name, s->only))
+            continue;
+        asked++;
+        begin_kernel(tally, k);
         bool planted = strcmp(s->plant, kinds[k->kind].name) == 0;
         struct kernel_verdict v;
         if (!verify_kernel(m, k, (uint64_t)s->seed + (uint64_t)i, s->full ? 1e30 : 3e7,
@@ -254,12 +277,8 @@ static bool verify_host(const struct settings *s, struct tally *tally, struct fa
             return false;
         report_kernel(tally, k, &v);
     }
-    return true;
-}
-
-static void report_device(void *to, const struct archrt_kernel *k, const struct kernel_verdict *v)
-{
-    report_kernel(to, k, v);
+    return asked > 0 ||
+           failed(f, STATUS_USAGE, "no kernel's name holds \"%s\"; `info` lists them", s->only);
 }
 
 /* Single kernels, then the whole model: all of them where the model runs. */
@@ -269,17 +288,22 @@ static bool verify(const struct settings *s, struct tally *tally, struct failure
     const struct device_checks d = {.seed = (uint64_t)s->seed,
                                     .budget = s->full ? 1e30 : 3e7,
                                     .plant = plant,
-                                    .report = report_device,
+                                    .only = s->only,
+                                    .begin = begin_kernel,
+                                    .report = report_kernel,
                                     .to = tally};
     if (!s->json)
         kernel_header();
     if (device_in_use() ? !verify_device(the_device(), &d, f) : !verify_host(s, tally, f))
         return false;
+    if (s->only)
+        return true;
     if (!s->json)
         printf("\n%-42s %9s %9s %9s\n", "whole model", "checked", "error", "limit");
     struct model_checks c = {.plant = plant,
                              .seed = (uint64_t)s->seed,
                              .budget = s->full ? 1e30 : 6e9,
+                             .begin = begin_model,
                              .report = report_model,
                              .to = tally};
     return verify_model(the_model, &c, f);
@@ -317,6 +341,11 @@ int cmd_verify(int argc, char **argv)
          .kind = OPTION_INT,
          .value = &s.seed,
          .help = "of the random inputs (1)"},
+        {.name = "only",
+         .argument = "TEXT",
+         .kind = OPTION_TEXT,
+         .value = &s.only,
+         .help = "kernels whose names hold TEXT, and not the whole model"},
         {.name = "full",
          .kind = OPTION_FLAG,
          .value = &s.full,

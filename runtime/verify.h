@@ -205,6 +205,8 @@ struct model_checks {
     const char *plant; /* name of a check whose result is to be spoilt, or NULL */
     uint64_t seed;
     double budget; /* of reference FLOPs a check */
+    /* What is about to run, which names a kernel that never ends; then how it went. */
+    void (*begin)(void *to, const char *what);
     void (*report)(void *to, const struct model_row *row);
     void *to;
 };
@@ -238,6 +240,8 @@ struct device_checks {
     uint64_t seed;
     double budget;
     const char *plant; /* a kernel whose result is to be spoilt ("kernels": of all), or NULL */
+    const char *only;  /* kernels whose names hold this text; NULL: all */
+    void (*begin)(void *to, const struct archrt_kernel *k);
     void (*report)(void *to, const struct archrt_kernel *k, const struct kernel_verdict *v);
     void *to;
 };

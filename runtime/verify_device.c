@@ -569,6 +569,21 @@ static bool run_cases(struct attempt *a, const struct device_checks *c, struct k
 /* ---- all kernels -------------------------------------------------------------------------------
  */
 
+static bool asked(const struct device_checks *c, const struct archrt_cuda_kernel *k)
+{
+    return !c->only || strstr(k->name, c->only);
+}
+
+/* Whether a session of training, or of inference, has a kernel that is asked for. */
+static bool any_asked(const struct device_checks *c, const struct archrt_cuda *cuda, bool training)
+{
+    for (int i = 0; i < cuda->n_kernels; i++)
+        if ((strcmp(cuda->kernels[i].phase, "train") == 0) == training &&
+            asked(c, &cuda->kernels[i]))
+            return true;
+    return false;
+}
+
 static bool each_kernel(struct session *s, enum archrt_phase_id id, bool *seen,
                         const struct device_checks *c, struct failure *f)
 {
@@ -583,12 +598,15 @@ static bool each_kernel(struct session *s, enum archrt_phase_id id, bool *seen,
                 continue;
             seen[step->kernel] = true;
             a.cuda = &s->cuda->kernels[step->kernel];
+            if (!asked(c, a.cuda))
+                continue;
             a.kind = &device_kinds[a.cuda->kind];
             a.model.work_bytes = archrt_model.work_bytes; /* of host kernels that make inputs */
             a.layer = loop->kind == ARCHRT_LAYERS || loop->kind == ARCHRT_LAYERS_REVERSED
                           ? loop->turns - 1
                           : 0;
             describe(&a);
+            c->begin(c->to, &a.kernel);
             if (!a.kind->name)
                 verdict =
                     (struct kernel_verdict){.skipped = true, .note = "no reference of its own"};
@@ -603,15 +621,18 @@ bool verify_device(struct device *d, const struct device_checks *c, struct failu
 {
     const struct archrt_cuda *cuda = archrt_model.cuda;
     bool *seen = need(calloc((size_t)cuda->n_kernels, sizeof *seen));
+    bool training = any_asked(c, cuda, true), inference = any_asked(c, cuda, false), done = true;
     struct session s;
-    bool done = session_open(&s, d, cuda, true, 0, f);
-    if (done) {
+    if (!training && !inference)
+        done = failed(f, STATUS_USAGE, "no kernel's name holds \"%s\"; `info` lists them", c->only);
+    if (training && (done = session_open(&s, d, cuda, true, 0, f))) {
         done = each_kernel(&s, ARCHRT_PHASE_TRAIN, seen, c, f) &&
                each_kernel(&s, ARCHRT_PHASE_EVAL, seen, c, f) &&
                each_kernel(&s, ARCHRT_PHASE_UPDATE, seen, c, f);
         session_close(&s);
     }
-    if (done && (done = session_open(&s, d, cuda, false, cuda->slots * DEVICE_SLOT_PAGES, f))) {
+    if (done && inference &&
+        (done = session_open(&s, d, cuda, false, cuda->slots * DEVICE_SLOT_PAGES, f))) {
         done = each_kernel(&s, ARCHRT_PHASE_PREFILL, seen, c, f) &&
                each_kernel(&s, ARCHRT_PHASE_DECODE, seen, c, f) &&
                each_kernel(&s, ARCHRT_PHASE_BATCH, seen, c, f);

@@ -96,6 +96,11 @@ static void release(struct whole *w)
         slab_free(w->slabs[w->n_slabs].at, w->slabs[w->n_slabs].bytes);
 }
 
+static void begin(struct whole *w, const char *what)
+{
+    w->c->begin(w->c->to, what);
+}
+
 static void report(struct whole *w, struct model_row *row)
 {
     row->passed = row->error <= row->limit; /* false for NaN */
@@ -134,6 +139,7 @@ static void check_tensors(struct whole *w)
 {
     const struct archrt_model *m = w->m;
     struct model_row row = {.what = "tensor table"};
+    begin(w, row.what);
     const struct archrt_tensor **order = need(malloc(((size_t)m->n_tensors + 1) * sizeof *order));
     size_t end = 0;
     int64_t elements = 0;
@@ -166,6 +172,7 @@ static void check_rotations(struct whole *w)
 {
     const struct archrt_arch *a = &w->m->arch;
     struct model_row row = {.what = "table of rotations", .limit = 2e-7};
+    begin(w, row.what);
     double *turn = need(malloc((size_t)a->head_dim * sizeof *turn));
     int step = a->context > 4096 ? a->context / 4096 : 1;
     for (int p = 0; p < a->context; p += step) {
@@ -284,6 +291,7 @@ static void check_slots(struct whole *w)
     int32_t *token = need(malloc((size_t)n * sizeof *token));
     int32_t *target = need(malloc((size_t)n * sizeof *target));
     float *loss = need(malloc((size_t)n * sizeof *loss));
+    begin(w, row.what);
     random_tokens(w, w->target, n);
     run_pass(w, false, w->token, w->target, NULL);
     memcpy(loss, w->loss, (size_t)n * sizeof *loss);
@@ -339,6 +347,7 @@ static bool check_gradients(struct whole *w, struct reference *r)
     }
     if (!need_slab(w, &want, bytes, "the reference's gradients"))
         return false;
+    begin(w, "gradients");
     for (int s = 0; s < w->sequences; s++) {
         int at = slot(w, s) * T;
         if (!reference_backward(r, w->token + at, w->target + at, w->prefix, 1.0 / w->rows,
@@ -356,6 +365,7 @@ static bool check_slope(struct whole *w, struct reference *r)
     struct model_row row = {.what = "gradients, along a direction", .limit = 1e-3, .checked = 1};
     if (device_in_use())
         row.limit = depth_limit(gradient_limit, w->m);
+    begin(w, row.what);
     const double step = 1e-4;
     double size, sum[2] = {0};
     uint64_t seed = w->c->seed + 77;
@@ -383,6 +393,7 @@ static bool check_linear(struct whole *w)
     size_t n = w->m->param_floats;
     bool room = need_slab(w, &whole, n * sizeof(double), "gradients in double");
     if (room) {
+        begin(w, "gradients add up");
         random_tokens(w, w->target, w->rows);
         zero_grads(w);
         run_pass(w, true, w->token, w->target, w->grads);
@@ -425,6 +436,7 @@ static void check_sum(struct whole *w)
     struct update_job j = {.m = w->m, .step = {.grads = w->grads}};
     struct model_row row = {.what = "sum of squares", .limit = 1e-5};
     double want = 0;
+    begin(w, row.what);
     for (size_t i = 0; i < w->m->param_floats; i++)
         want += (double)w->grads[i] * (double)w->grads[i];
     team_run(sum_work, &j);
@@ -443,6 +455,7 @@ static bool check_update(struct whole *w)
     if (!need_slab(w, &s->m, bytes, "moments") || !need_slab(w, &s->v, bytes, "moments") ||
         !need_slab(w, &before, bytes, "parameters") || !need_slab(w, &grads, bytes, "gradients"))
         return false;
+    begin(w, row.what);
     memcpy(before, w->params, bytes);
     memcpy(grads, w->grads, bytes);
     s->params = w->params, s->grads = w->grads;
@@ -492,8 +505,10 @@ static bool check_training(struct whole *w)
     make_targets(w);
     bool done = reference_losses(w, r);
     if (done) {
+        begin(w, "losses of eval");
         run_pass(w, false, w->token, w->target, NULL);
         compare_losses(w, "losses of eval");
+        begin(w, "losses of train");
         zero_grads(w);
         run_pass(w, true, w->token, w->target, w->grads);
         compare_losses(w, "losses of train");
@@ -545,6 +560,7 @@ static void compare_logits(struct generation *g, struct model_row *row, int i)
 static void check_prefill(struct generation *g, const char *what, const int *pieces)
 {
     struct model_row row = {.what = what, .limit = inference_limit(g->w->m)};
+    begin(g->w, what);
     memset(g->logprobs, 0xff, (size_t)g->n * sizeof *g->logprobs);
     g->run.state.past = 0;
     for (int at = 0; at < g->n;) {
@@ -567,6 +583,7 @@ static void check_decode(struct generation *g)
 {
     int V = g->w->m->arch.vocab;
     struct model_row row = {.what = "decode, step by step", .limit = inference_limit(g->w->m)};
+    begin(g->w, row.what);
     g->run.state.past = 0;
     for (int i = 0; i < g->n; i++) {
         memset(g->logits, 0xff, (size_t)V * sizeof *g->logits);
@@ -590,6 +607,7 @@ static void check_context_end(struct generation *g)
     row.limit = inference_limit(m);
     if (C < 3)
         return;
+    begin(g->w, row.what);
     float *first = need(malloc((size_t)V * sizeof *first));
     int fed = g->n < C - 2 ? g->n : C - 2;
     g->run.state.past = 0;
