@@ -269,7 +269,13 @@ static void add_round(struct cuda_bench *b, json_t *round, int generic)
     json_array_foreach(json_object_get(round, "phases"), i, o)
     {
         const char *phase = json_text_of(o, "phase");
-        struct cuda_row *r = find_row(b, phase, phase, true, json_real_of(o, "past"));
+        char name[64];
+        double n = json_real_of(o, "micro_batches"); /* of a whole training step */
+        if (isnan(n))
+            snprintf(name, sizeof name, "%s", phase);
+        else
+            snprintf(name, sizeof name, "%s of %.0f", phase, n);
+        struct cuda_row *r = find_row(b, name, phase, true, json_real_of(o, "past"));
         if (r)
             add_measurement(r, o, generic, json_text_of(round, "products"));
     }

@@ -75,6 +75,7 @@ struct build_options {
     enum logits logits;       /* of training on a GPU; auto: chunks */
     bool cuda;                /* the program has a CUDA side too */
     int slots;                /* CUDA: sequences decoded at once */
+    int accumulate;           /* CUDA: micro-batches of a step, which is priced; 0: one */
     int pages;                /* CUDA: pages of the cache that the serving load wants */
     int prompt, generate;     /* CUDA: tokens of a sequence of that load; 0: none is declared */
     double throughput;        /* CUDA: predicted generated tokens/s of that load; 0: not known */
@@ -251,6 +252,8 @@ struct plan {
     struct op_list slots; /* decode of all slots; empty where there is one */
     struct workload loads[PHASE_COUNT], score_load, eval_load, slots_load; /* they were built for */
     const struct device *device; /* that it was priced on; NULL: it was not */
+    /* plan_price. What a micro-batch that adds to gradients takes beyond a step's first one. */
+    struct price adding;
     struct schedule schedules[SCHEDULE_COUNT];
     struct kernel kernels[MAX_KERNELS];
     int n_kernels;
@@ -284,10 +287,10 @@ void plan_print(const struct plan *p, FILE *out); /* --emit=plan */
 /* Prices every step, kernel and schedule. The sum over a schedule's steps is cost_list of its
  * operations: what the search ranks by. */
 void plan_price(struct plan *p, const struct device *d);
-/* A micro-batch and an update: expected seconds, and the matrix units' part of the device's peak
- * that the model's own products are in that time (MFU). */
-double plan_train_seconds(const struct plan *p);
-double plan_train_mfu(const struct plan *p);
+/* A step of so many micro-batches, with its update: expected seconds, and the matrix units' part of
+ * the device's peak that the model's own products are in that time (MFU). */
+double plan_train_seconds(const struct plan *p, int micro_batches);
+double plan_train_mfu(const struct plan *p, int micro_batches);
 
 /* ---- layout.c: lifetimes and offsets of buffers, barriers between kernels ----------------------
  */

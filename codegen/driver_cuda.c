@@ -35,6 +35,7 @@ static struct build_options cuda_options(const struct build_options *host,
     enum { MOST_SLOTS = 256, LEAST_CHUNK = 64 };
     struct build_options o = *host;
     o.weights = DTYPE_BF16;
+    o.accumulate = m->train.accumulate;
     o.slots = m->serve.batch < 1 ? 1 : m->serve.batch > MOST_SLOTS ? MOST_SLOTS : m->serve.batch;
     o.chunk = (context + LEAST_CHUNK - 1) / LEAST_CHUNK * LEAST_CHUNK;
     if (o.chunk > GPU_PROMPT_ROWS)

@@ -493,7 +493,8 @@ static void emit_table(const struct plan *p, struct text *t)
                 name, loops, loops, loops, s[id].past, s[id].price.floor, s[id].price.seconds,
                 s[id].a_token.floor, s[id].a_token.seconds);
     }
-    text_add(t, "    },\n");
+    text_printf(t, "    },\n    .floor_adding = %.6g,\n    .predicted_adding = %.6g,\n",
+                p->adding.floor, p->adding.seconds);
     emit_sizes(p, t);
     text_printf(t,
                 "    .param_floats = PARAM_FLOATS,\n    .param_decayed = PARAM_DECAYED,\n"

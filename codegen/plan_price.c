@@ -82,6 +82,30 @@ static void price_schedule(struct plan *p, const struct priced_list *x)
     }
 }
 
+/* A micro-batch whose gradients replace others, or are added to them. */
+static struct price micro_batch(const struct plan *p, bool overwrites)
+{
+    struct price sum = {0};
+    for (int phase = PHASE_TRAIN_FORWARD; phase <= PHASE_TRAIN_BACKWARD; phase++) {
+        struct workload w = p->loads[phase];
+        struct op_list l;
+        w.overwrites = overwrites;
+        ops_build(p->arch, (enum phase)phase, &w, &l);
+        struct price pass = cost_each(p->device, &l, &w, NULL);
+        price_add(&sum, &pass);
+    }
+    return sum;
+}
+
+static struct price price_adding(const struct plan *p)
+{
+    struct price first = micro_batch(p, p->loads[PHASE_TRAIN_BACKWARD].overwrites);
+    struct price other = micro_batch(p, false);
+    first = price_times(&first, -1);
+    price_add(&other, &first);
+    return other;
+}
+
 void plan_price(struct plan *p, const struct device *d)
 {
     const struct priced_list lists[] = {
@@ -97,17 +121,20 @@ void plan_price(struct plan *p, const struct device *d)
     p->device = d;
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
         price_schedule(p, &lists[i]);
+    p->adding = price_adding(p);
 }
 
-double plan_train_seconds(const struct plan *p)
+double plan_train_seconds(const struct plan *p, int micro_batches)
 {
-    return p->schedules[SCHEDULE_TRAIN].price.seconds + p->schedules[SCHEDULE_UPDATE].price.seconds;
+    const struct schedule *s = p->schedules;
+    return micro_batches * s[SCHEDULE_TRAIN].price.seconds +
+           (micro_batches - 1) * p->adding.seconds + s[SCHEDULE_UPDATE].price.seconds;
 }
 
-double plan_train_mfu(const struct plan *p)
+double plan_train_mfu(const struct plan *p, int micro_batches)
 {
     double flops = ops_model_flops(&p->lists[PHASE_TRAIN_FORWARD]) +
                    ops_model_flops(&p->lists[PHASE_TRAIN_BACKWARD]);
     double peak = cost_matrix_peak(p->device, PHASE_TRAIN_FORWARD, &p->loads[PHASE_TRAIN_FORWARD]);
-    return flops / plan_train_seconds(p) / peak;
+    return micro_batches * flops / plan_train_seconds(p, micro_batches) / peak;
 }

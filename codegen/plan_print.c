@@ -122,6 +122,7 @@ static void print_total(const struct plan *p, enum schedule_id id, FILE *out)
 static void print_summary(const struct plan *p, FILE *out)
 {
     const struct schedule *s = p->schedules;
+    const int steps[] = {1, p->options.accumulate};
     double rows = (double)p->extents[EXTENT_ROWS];
     fprintf(out, "expected on %s\n", p->device->name);
     for (int id = 0; id < SCHEDULE_COUNT; id++) {
@@ -131,8 +132,12 @@ static void print_summary(const struct plan *p, FILE *out)
         print_price(&s[id].price, out);
         fputc('\n', out);
     }
-    fprintf(out, "  training %.0f tokens/s, %.1f %% of the matrix units' peak\n",
-            rows / plan_train_seconds(p), 100 * plan_train_mfu(p));
+    for (int i = 0; i < (steps[1] > 1 ? 2 : 1); i++)
+        fprintf(out,
+                "  training %.0f tokens/s, %.1f %% of the matrix units' peak, %d micro-batch%s a "
+                "step\n",
+                steps[i] * rows / plan_train_seconds(p, steps[i]),
+                100 * plan_train_mfu(p, steps[i]), steps[i], i ? "es" : "");
 }
 
 static void print_schedule(const struct plan *p, enum schedule_id id, FILE *out)

@@ -164,6 +164,8 @@ struct archrt_cuda {
     const struct archrt_cuda_kernel *kernels;
     int n_kernels;
     struct archrt_phase phases[ARCHRT_PHASES];
+    /* Seconds that a micro-batch which adds to gradients takes beyond a step's first one. */
+    double floor_adding, predicted_adding;
     size_t train_bytes[SLAB_COUNT], infer_bytes[SLAB_COUNT]; /* 0: not needed, or SLAB_CACHE */
     int64_t param_floats, param_decayed, param_table; /* archrt_cuda.h: cuda_adamw_fn */
     int layers, batch, sequence, chunk, slots, segments;

@@ -14,10 +14,10 @@ enum { NOISE = 8 << 20 };
 struct device_bench {
     struct device *device;
     const struct archrt_cuda *cuda;
+    const struct bench_request *asked;
     struct session s;
-    int rounds, past; /* tokens in the cache in front of the rows of a call */
-    const char *only; /* kernels whose names hold this text, and no phases; NULL: everything */
-    double copy;      /* bytes/s, read and written */
+    int past;    /* tokens in the cache in front of the rows of a call */
+    double copy; /* bytes/s, read and written */
     char products[48];
     json_t *kernels, *phases, *load;
     struct failure *f;
@@ -83,6 +83,23 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+static void about_to(const struct device_bench *b, const char *what)
+{
+    if (b->asked->progress)
+        b->asked->progress(what);
+}
+
+/* Rounds of so many seconds: what takes long needs no many of them to be known. */
+static int rounds_of(const struct device_bench *b, double seconds)
+{
+    enum { FEW = 3 };
+    const double enough = 2;
+    int most = b->asked->rounds;
+    if (most <= FEW || !(seconds * most > enough))
+        return most;
+    return seconds * FEW > enough ? FEW : (int)(enough / seconds);
+}
+
 /* Median seconds of one of `calls` calls, over the rounds. */
 static bool time_calls(struct device_bench *b, bool (*call)(struct device_bench *, void *),
                        void *what, int calls, double *seconds)
@@ -90,7 +107,8 @@ static bool time_calls(struct device_bench *b, bool (*call)(struct device_bench 
     enum { MOST_ROUNDS = 64 };
     double list[MOST_ROUNDS];
     const struct device_api *api = b->device->api;
-    for (int i = -1; i < b->rounds; i++) { /* one to warm up */
+    int rounds = 1;
+    for (int i = -1; i < rounds; i++) { /* one to warm up */
         if (!api->mark(b->device, 0))
             return refused(b);
         for (int k = 0; k < calls; k++)
@@ -98,11 +116,14 @@ static bool time_calls(struct device_bench *b, bool (*call)(struct device_bench 
                 return false;
         if (!api->mark(b->device, 1) || !api->wait(b->device))
             return refused(b);
-        if (i >= 0)
-            list[i] = api->elapsed(b->device) / calls;
+        double took = api->elapsed(b->device);
+        if (i < 0)
+            rounds = rounds_of(b, took);
+        else
+            list[i] = took / calls;
     }
-    qsort(list, (size_t)b->rounds, sizeof *list, by_value);
-    *seconds = list[b->rounds / 2];
+    qsort(list, (size_t)rounds, sizeof *list, by_value);
+    *seconds = list[rounds / 2];
     return true;
 }
 
@@ -176,9 +197,15 @@ static bool trains(const struct archrt_cuda *c, int kernel)
     return false;
 }
 
+static bool asked(const struct device_bench *b, unsigned phases)
+{
+    return (b->asked->phases & phases) != 0;
+}
+
 static bool wanted(const struct device_bench *b, int kernel)
 {
-    return !b->only || strstr(b->cuda->kernels[kernel].name, b->only);
+    const char *only = b->asked->only;
+    return !only || strstr(b->cuda->kernels[kernel].name, only);
 }
 
 /* Whether anything of these phases is to be timed. */
@@ -198,7 +225,7 @@ static bool wanted_of(const struct device_bench *b, const enum archrt_phase_id *
 static bool bench_kernels(struct device_bench *b, enum archrt_phase_id id)
 {
     const struct archrt_phase *phase = &b->cuda->phases[id];
-    for (int l = 0; l < phase->n; l++)
+    for (int l = 0; l < phase->n && !b->asked->whole; l++)
         for (int i = 0; i < phase->loops[l].n; i++) {
             const struct archrt_loop *loop = &phase->loops[l];
             struct one_step o = {&loop->steps[i], loop->turns, 0, loop->kind};
@@ -209,6 +236,7 @@ static bool bench_kernels(struct device_bench *b, enum archrt_phase_id id)
             if (!wanted(b, o.step->kernel) ||
                 (id == ARCHRT_PHASE_EVAL && trains(b->cuda, o.step->kernel)))
                 continue;
+            about_to(b, k->name);
             if (!time_calls(b, call_step, &o, calls, &seconds))
                 return false;
             json_t *row = kernel_row(b, k, tokens_more(b, phase), loop->turns, seconds);
@@ -270,22 +298,29 @@ static bool uses_library(const struct device_bench *b, enum archrt_phase_id id)
     return false;
 }
 
+static json_t *phase_row(const struct device_bench *b, const char *name, double tokens,
+                         double seconds, const struct phase_price *x)
+{
+    return json_pack("{sssisfsosososososo}", "phase", name, "past", b->past, "tokens", tokens,
+                     "seconds", number_or_null(seconds), "floor_seconds", number_or_null(x->floor),
+                     "predicted_seconds", number_or_null(x->predicted), "tokens_per_second",
+                     number_or_null(tokens / seconds), "flops_per_second",
+                     number_or_null(x->flops / seconds), "of_copy_bandwidth",
+                     number_or_null(x->bytes / seconds / b->copy));
+}
+
 /* A row of the table; *seconds: of one call. */
 static bool bench_phase(struct device_bench *b, const char *name, struct one_phase o, double tokens,
                         int calls, double *seconds)
 {
     *seconds = 0;
-    if (b->only) /* once, for what kernels alone find */
+    about_to(b, name);
+    if (b->asked->only) /* once, for what kernels alone find */
         return call_phase(b, &o);
     if (!time_calls(b, call_phase, &o, calls, seconds))
         return false;
     struct phase_price x = price(b, &o);
-    json_t *row = json_pack(
-        "{sssisfsosososososo}", "phase", name, "past", b->past, "tokens", tokens, "seconds",
-        number_or_null(*seconds), "floor_seconds", number_or_null(x.floor), "predicted_seconds",
-        number_or_null(x.predicted), "tokens_per_second", number_or_null(tokens / *seconds),
-        "flops_per_second", number_or_null(x.flops / *seconds), "of_copy_bandwidth",
-        number_or_null(x.bytes / *seconds / b->copy));
+    json_t *row = phase_row(b, name, tokens, *seconds, &x);
     json_array_append_new(b->phases, row);
     return !uses_library(b, o.id) || time_own(b, call_phase, &o, calls, *seconds, row);
 }
@@ -307,7 +342,7 @@ static bool at_past(struct device_bench *b, int rows, int past)
 static bool bench_steps(struct device_bench *b, const char *name, enum archrt_phase_id id, int rows,
                         int first, int last, double *mean)
 {
-    int calls = b->rounds > 4 ? 8 : 1, end = last - (b->rounds + 2) * calls;
+    int calls = b->asked->rounds > 4 ? 8 : 1, end = last - (b->asked->rounds + 2) * calls;
     const int pasts[] = {first, first + (last - first) / 2, end > first ? end : first};
     double seconds[3];
     for (int i = 0; i < 3; i++)
@@ -361,12 +396,14 @@ static bool bench_load(struct device_bench *b)
     const struct archrt_cuda *c = b->cuda;
     int end = c->prompt + c->generate;
     double prompt, step;
-    bool one = c->slots == 1;
-    if (!bench_prompt(b, c->prompt, &prompt) ||
-        !(one ? bench_steps(b, "decode", ARCHRT_PHASE_DECODE, 1, c->prompt, end, &step)
-              : bench_batch(b, c->prompt, end, &step)))
+    bool one = c->slots == 1, prompts_too = asked(b, BENCH_PREFILL);
+    bool steps_too = asked(b, one ? BENCH_DECODE : BENCH_BATCH);
+    if (prompts_too && !bench_prompt(b, c->prompt, &prompt))
         return false;
-    if (b->only)
+    if (steps_too && !(one ? bench_steps(b, "decode", ARCHRT_PHASE_DECODE, 1, c->prompt, end, &step)
+                           : bench_batch(b, c->prompt, end, &step)))
+        return false;
+    if (!prompts_too || !steps_too || b->asked->only)
         return true;
     double prompts = prompt * c->slots, steps = step * (c->generate - 1);
     double rate = (double)c->slots * c->generate / (prompts + steps);
@@ -383,8 +420,10 @@ static bool bench_no_load(struct device_bench *b)
     const struct archrt_cuda *c = b->cuda;
     int context = the_model->arch.context, each = c->pool_pages / c->slots * KV_PAGE;
     double seconds;
-    return bench_prompt(b, c->chunk < context ? c->chunk : context, &seconds) &&
-           (c->slots == 1 || bench_batch(b, 1, each < context ? each : context, &seconds));
+    return (!asked(b, BENCH_PREFILL) ||
+            bench_prompt(b, c->chunk < context ? c->chunk : context, &seconds)) &&
+           (c->slots == 1 || !asked(b, BENCH_BATCH) ||
+            bench_batch(b, 1, each < context ? each : context, &seconds));
 }
 
 static void say_products(struct device_bench *b)
@@ -399,18 +438,59 @@ static bool bench_inference(struct device_bench *b)
     double mean;
     static const enum archrt_phase_id mine[] = {ARCHRT_PHASE_DECODE, ARCHRT_PHASE_BATCH,
                                                 ARCHRT_PHASE_PREFILL};
-    if (!wanted_of(b, mine, 3))
+    if (!asked(b, BENCH_DECODE | BENCH_PREFILL | BENCH_BATCH) || !wanted_of(b, mine, 3))
         return true;
     if (!session_open(&b->s, b->device, c, false, c->pool_pages, b->f))
         return false;
     say_products(b);
     bool ok = fill(b, SLAB_WEIGHTS, true, 0.05) && fill(b, SLAB_VECTORS, false, 1) &&
               fill(b, SLAB_ROPE, false, 1) && fill(b, SLAB_CACHE, true, 1) && fill_pages(b) &&
-              bench_steps(b, "decode", ARCHRT_PHASE_DECODE, 1, 1, the_model->arch.context, &mean) &&
-              bench_kernels(b, ARCHRT_PHASE_DECODE) &&
+              (!asked(b, BENCH_DECODE) || (bench_steps(b, "decode", ARCHRT_PHASE_DECODE, 1, 1,
+                                                       the_model->arch.context, &mean) &&
+                                           bench_kernels(b, ARCHRT_PHASE_DECODE))) &&
               (c->generate ? bench_load(b) : bench_no_load(b));
     session_close(&b->s);
     return ok;
+}
+
+static bool call_training(struct device_bench *b, void *what)
+{
+    const int *micro_batches = what;
+    for (int i = 0; i < *micro_batches; i++)
+        if (!session_run(&b->s, ARCHRT_PHASE_TRAIN, i ? 0 : FIRST_MICRO_BATCH, b->f))
+            return false;
+    return session_run(&b->s, ARCHRT_PHASE_UPDATE, 0, b->f);
+}
+
+static struct phase_price price_training(const struct device_bench *b, int micro_batches)
+{
+    const struct one_phase pass = {ARCHRT_PHASE_TRAIN, FIRST_MICRO_BATCH};
+    const struct one_phase update = {ARCHRT_PHASE_UPDATE, 0};
+    struct phase_price x = price(b, &pass), u = price(b, &update);
+    double n = micro_batches;
+    return (struct phase_price){.flops = n * x.flops + u.flops,
+                                .bytes = n * x.bytes + u.bytes,
+                                .floor = n * x.floor + (n - 1) * b->cuda->floor_adding + u.floor,
+                                .predicted = n * x.predicted + (n - 1) * b->cuda->predicted_adding +
+                                             u.predicted};
+}
+
+/* A whole step, where that is more than a micro-batch and an update, which have rows of their own:
+ * the more micro-batches, the less the update costs each. */
+static bool bench_training_step(struct device_bench *b, double tokens)
+{
+    int n = b->asked->micro_batches;
+    double seconds;
+    if (n < 2 || b->asked->only)
+        return true;
+    about_to(b, "step");
+    if (!time_calls(b, call_training, &n, 1, &seconds))
+        return false;
+    struct phase_price x = price_training(b, n);
+    json_t *row = phase_row(b, "step", n * tokens, seconds, &x);
+    json_object_set_new(row, "micro_batches", json_integer(n));
+    json_array_append_new(b->phases, row);
+    return true;
 }
 
 /* Those of a step's first micro-batch, as the phase is timed. */
@@ -436,7 +516,7 @@ static bool bench_training(struct device_bench *b)
     double tokens = (double)c->batch * c->sequence, seconds;
     static const enum archrt_phase_id mine[] = {ARCHRT_PHASE_TRAIN, ARCHRT_PHASE_EVAL,
                                                 ARCHRT_PHASE_UPDATE};
-    if (!wanted_of(b, mine, 3))
+    if (!asked(b, BENCH_TRAIN) || !wanted_of(b, mine, 3))
         return true;
     b->past = 0;
     if (!session_open(&b->s, b->device, c, true, 0, b->f))
@@ -450,7 +530,7 @@ static bool bench_training(struct device_bench *b)
         bench_phase(b, "train", (struct one_phase){ARCHRT_PHASE_TRAIN, FIRST_MICRO_BATCH}, tokens,
                     1, &seconds) &&
         bench_phase(b, "update", (struct one_phase){ARCHRT_PHASE_UPDATE, 0}, 0, 1, &seconds) &&
-        bench_first_kernels(b) &&
+        bench_training_step(b, tokens) && bench_first_kernels(b) &&
         fill(b, SLAB_GRADS, false, 1e-3) && /* what was added up there is no update */
         bench_kernels(b, ARCHRT_PHASE_EVAL) && bench_kernels(b, ARCHRT_PHASE_UPDATE);
     session_close(&b->s);
@@ -486,15 +566,14 @@ static bool measure_copy(struct device_bench *b)
     return ok;
 }
 
-/* ---- the command ---- */
+/* ---- all of it ---- */
 
-bool device_bench(struct device *device, int rounds, const char *only, json_t **out,
+bool device_bench(struct device *device, const struct bench_request *request, json_t **out,
                   struct failure *f)
 {
     struct device_bench b = {.device = device,
                              .cuda = archrt_model.cuda,
-                             .rounds = rounds,
-                             .only = only,
+                             .asked = request,
                              .kernels = json_array(),
                              .phases = json_array(),
                              .f = f};
@@ -509,8 +588,9 @@ bool device_bench(struct device *device, int rounds, const char *only, json_t **
     if (products == PRODUCTS_AUTO) /* of prompts too, to compare */
         device->products = PRODUCTS_IF_LOADED;
     bool ok = measure_copy(&b) && bench_inference(&b) && bench_training(&b);
-    if (ok && only && json_array_size(b.kernels) == 0)
-        ok = failed(f, STATUS_USAGE, "no kernel's name holds \"%s\"; `info` lists them", only);
+    if (ok && request->only && json_array_size(b.kernels) == 0)
+        ok = failed(f, STATUS_USAGE, "no kernel's name holds \"%s\"; `info` lists them",
+                    request->only);
     device->products = products;
     json_object_set_new(*out, "products", json_string(b.products));
     json_object_set_new(*out, "copy_bytes_per_second", json_real(b.copy));
@@ -518,94 +598,4 @@ bool device_bench(struct device *device, int rounds, const char *only, json_t **
     json_object_set_new(*out, "load", b.load ? b.load : json_null());
     json_object_set_new(*out, "kernels", b.kernels);
     return ok;
-}
-
-static double real_of(json_t *row, const char *key)
-{
-    return json_number_value(json_object_get(row, key));
-}
-
-/* Behind a row: our own kernels' time and the library's speed-up, where it was the library's. */
-static void end_row(json_t *row)
-{
-    if (json_object_get(row, "own_seconds"))
-        printf(" %12.2f %8.2f", real_of(row, "own_seconds") * 1e6, real_of(row, "library_speedup"));
-    putchar('\n');
-}
-
-static void print_load(json_t *load)
-{
-    if (!json_is_object(load))
-        return;
-    printf("\nserving %.0f sequences, %.0f tokens in, %.0f out: prompts %.3f s, generation %.3f s, "
-           "%.0f tokens/s (predicted %.0f)\n",
-           real_of(load, "sequences"), real_of(load, "prompt"), real_of(load, "generate"),
-           real_of(load, "prompt_seconds"), real_of(load, "generate_seconds"),
-           real_of(load, "tokens_per_second"), real_of(load, "predicted_tokens_per_second"));
-}
-
-static void print_table(json_t *out)
-{
-    size_t i;
-    json_t *row;
-    printf("%s on %s (%s): copies %.2f TB/s; products by %s\n\n"
-           "%-10s %7s %12s %12s %14s %10s %8s %12s %8s\n",
-           json_string_value(json_object_get(out, "model")),
-           json_string_value(json_object_get(out, "device")),
-           json_string_value(json_object_get(out, "driver")),
-           real_of(out, "copy_bytes_per_second") * 1e-12,
-           json_string_value(json_object_get(out, "products")), "phase", "past", "us", "predicted",
-           "tokens/s", "TFLOP/s", "% copy", "own, us", "speed-up");
-    json_array_foreach(json_object_get(out, "phases"), i, row)
-    {
-        printf("%-10s %7.0f %12.1f %12.1f %14.1f %10.2f %8.1f",
-               json_string_value(json_object_get(row, "phase")), real_of(row, "past"),
-               real_of(row, "seconds") * 1e6, real_of(row, "predicted_seconds") * 1e6,
-               real_of(row, "tokens_per_second"), real_of(row, "flops_per_second") * 1e-12,
-               real_of(row, "of_copy_bandwidth") * 100);
-        end_row(row);
-    }
-    print_load(json_object_get(out, "load"));
-    printf("\n%-34s %6s %12s %12s %10s %8s %12s %8s\n", "kernel, alone", "calls", "us", "predicted",
-           "TFLOP/s", "% copy", "own, us", "speed-up");
-    json_array_foreach(json_object_get(out, "kernels"), i, row)
-    {
-        printf("%-34s %6.0f %12.2f %12.2f %10.2f %8.1f",
-               json_string_value(json_object_get(row, "name")), real_of(row, "calls"),
-               real_of(row, "seconds") * 1e6, real_of(row, "predicted_seconds") * 1e6,
-               real_of(row, "flops_per_second") * 1e-12, real_of(row, "of_copy_bandwidth") * 100);
-        end_row(row);
-    }
-}
-
-int cmd_device_bench(int argc, char **argv)
-{
-    struct failure f;
-    bool json = false;
-    int64_t rounds = 15;
-    const char *only = NULL;
-    json_t *out = NULL;
-    const struct option table[] = {
-        {"json", NULL, OPTION_FLAG, &json, NULL, 0, 0, "one JSON object"},
-        {"only", "TEXT", OPTION_TEXT, &only, NULL, 0, 0,
-         "kernels whose names hold TEXT, and no phases"},
-        {"repeat", "N", OPTION_INT, &rounds, NULL, 1, 63, "rounds, of which the median (15)"},
-        {NULL, NULL, OPTION_FLAG, NULL, NULL, 0, 0, NULL},
-    };
-    enum options_result result = options_read(
-        table,
-        "Every kernel and every phase on the GPU, and what it copies. Products by cuBLASLt "
-        "(--products)\nare timed by our own kernels too. Run verify first.",
-        argc, argv, NULL, &f);
-    if (result != OPTIONS_READ)
-        return result == OPTIONS_HELP ? STATUS_OK : failure_report(&f);
-    bool ok = device_bench(the_device(), (int)rounds, only, &out, &f);
-    if (ok && json) {
-        json_dumpf(out, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
-        putchar('\n');
-    } else if (ok) {
-        print_table(out);
-    }
-    json_decref(out);
-    return ok ? STATUS_OK : failure_report(&f);
 }

@@ -271,12 +271,21 @@ struct continuations {
 /* Uses a session of its own. */
 bool device_generate(const float *params, const struct continuations *g, struct failure *f);
 
-/* ---- device_bench.c -----------------------------------------------------------------------------
+/* ---- device_bench.c, device_bench_command.c -----------------------------------------------------
  */
 
-/* Times every kernel and phase: an object with `copy_bytes_per_second`, `phases`, `kernels`. The
+enum { BENCH_DECODE = 1, BENCH_PREFILL = 2, BENCH_BATCH = 4, BENCH_TRAIN = 8, BENCH_ALL = 15 };
+struct bench_request {
+    int rounds;        /* of which the median; fewer, but 3, of what takes seconds */
+    unsigned phases;   /* BENCH_... */
+    bool whole;        /* no single kernels */
+    const char *only;  /* kernels whose names hold this text, and no phases; NULL: everything */
+    int micro_batches; /* of a training step, which has a row of its own where they are several */
+    void (*progress)(const char *what); /* is told what is about to be timed; NULL: nobody */
+};
+/* Times kernels and phases: an object with `copy_bytes_per_second`, `phases`, `kernels`. The
  * caller releases *out, also where it returns false. */
-bool device_bench(struct device *device, int rounds, const char *only, json_t **out,
+bool device_bench(struct device *device, const struct bench_request *request, json_t **out,
                   struct failure *f);
 int cmd_device_bench(int argc, char **argv);
 

@@ -575,8 +575,14 @@ static void check_train_memory(struct arena *a, struct arch x, enum logits logit
         plan_price(p, &d);
         t.recompute = levels[i];
         double step = cost_train_step(&d, &t, &x).seconds;
-        CHECK(near(plan_train_seconds(p), step), "%s: %g s, the plan takes %g",
-              recompute_names[levels[i]], step, plan_train_seconds(p));
+        CHECK(near(plan_train_seconds(p, 1), step), "%s: %g s, the plan takes %g",
+              recompute_names[levels[i]], step, plan_train_seconds(p, 1));
+        t.accumulate = 8;
+        double long_step = cost_train_step(&d, &t, &x).seconds;
+        CHECK(near(plan_train_seconds(p, 8), long_step), "8 micro-batches: %g s, the plan takes %g",
+              long_step, plan_train_seconds(p, 8));
+        CHECK(plan_train_mfu(p, 8) > plan_train_mfu(p, 1), "the optimiser is not shared");
+        t.accumulate = 1;
         CHECK(step > last, "%s takes no longer", recompute_names[levels[i]]);
         last = step;
         t.recompute = RECOMPUTE_AUTO;
@@ -610,7 +616,7 @@ static void check_logits(struct arena *a, struct arch x)
         const char *why = "";
         CHECK(plan_build(a, &x, target_find("cuda"), &o, p, &why), "no plan: %s", why);
         plan_price(p, &d);
-        seconds[logits] = plan_train_seconds(p);
+        seconds[logits] = plan_train_seconds(p, 1);
         const struct buffer *dz = &p->schedules[SCHEDULE_TRAIN].buffers[BUFFER_D_LOGITS];
         bytes[logits] = 4.0 * (double)dz->floats;
     }

@@ -16,6 +16,11 @@ fail() {
 "$archc" bench "$model" --target sm_90 --programs ./a,./a --rounds 1 --repeat 1 --json >out 2>err ||
     fail "failed: $(cat err)"
 [ ! -s err ] || fail "said $(cat err)"
+# Some phases, whole; a step of two micro-batches.
+./a bench --device cuda --whole --phase decode,train --accumulate 2 --repeat 1 --progress --json >some 2>names ||
+    fail "some phases: $(cat names)"
+[ "$(sort -u names | tr '\n' ' ')" = "decode step train update " ] || fail "told: $(cat names)"
+./a bench --device cuda --phase training 2>err && fail "no such phase" || [ $? = 2 ]
 command -v python3 >/dev/null || { echo "skipped: python3 is not installed"; exit 77; }
 python3 - <<'PYTHON' || exit 1
 import json
@@ -34,6 +39,9 @@ for k in kernels.values():
     assert k["specialised"]["shared_bytes"] == k["generic"]["shared_bytes"] is not None, k
 phases = [(p["what"], p["past"]) for p in out["phases"]]
 assert {"train", "update", "prefill", "decode", "batch"} == {what for what, _ in phases}, phases
+some = json.load(open("some"))
+assert [row["phase"] for row in some["phases"]] == 3 * ["decode"] + ["train", "update", "step"], some["phases"]
+assert some["phases"][-1]["micro_batches"] == 2 and not some["kernels"] and not some["load"]
 timed = [p for p in out["phases"] if p["specialised_seconds"]]
 assert len(timed) == 9 and all(p["predicted_seconds"] > p["floor_seconds"] > 0 for p in timed), timed
 for what in "decode", "batch":

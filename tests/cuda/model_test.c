@@ -760,11 +760,46 @@ static size_t evaluation_alone(void)
     return 0;
 }
 
+static json_t *phase_of(json_t *phases, const char *name)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(phases, i, row) if (strcmp(json_string_value(json_object_get(row, "phase")),
+                                                  name) == 0) return row;
+    return NULL;
+}
+
+/* A step of two micro-batches is two of them and an update, in work and in what is predicted: the
+ * second one's gradients are added. */
+static void check_bench_step(json_t *phases)
+{
+    const struct archrt_cuda *c = host->cuda;
+    const char *const names[] = {"train", "update", "step"};
+    double tokens[3], predicted[3], flops[3], seconds[3];
+    for (int i = 0; i < 3; i++) {
+        json_t *row = phase_of(phases, names[i]);
+        CHECK(row, "no row of %s", names[i]);
+        tokens[i] = json_number_value(json_object_get(row, "tokens"));
+        predicted[i] = json_number_value(json_object_get(row, "predicted_seconds"));
+        seconds[i] = json_number_value(json_object_get(row, "seconds"));
+        flops[i] = json_number_value(json_object_get(row, "flops_per_second")) * seconds[i];
+    }
+    json_t *n = json_object_get(phase_of(phases, "step"), "micro_batches");
+    CHECK(json_integer_value(n) == 2 && tokens[2] == 2 * tokens[0], "a step of %g tokens",
+          tokens[2]);
+    CHECK(fabs(flops[2] / (2 * flops[0] + flops[1]) - 1) < 1e-9, "a step of %g FLOPs", flops[2]);
+    double want = 2 * predicted[0] + predicted[1] + c->predicted_adding;
+    CHECK(c->predicted_adding > 0 && fabs(predicted[2] / want - 1) < 1e-9,
+          "a step is predicted to take %g s, not %g", predicted[2], want);
+}
+
+/* Two micro-batches a step, which the program's table then has as a row of its own. */
 static void check_bench(struct device *device)
 {
+    const struct bench_request request = {.rounds = 1, .phases = BENCH_ALL, .micro_batches = 2};
     json_t *out;
     struct failure f;
-    must(device_bench(device, 1, NULL, &out, &f), &f);
+    must(device_bench(device, &request, &out, &f), &f);
     size_t steps = 0;
     for (int id = 0; id < ARCHRT_PHASES; id++)
         for (int l = 0; id != ARCHRT_PHASE_EVAL && l < host->cuda->phases[id].n; l++)
@@ -773,7 +808,7 @@ static void check_bench(struct device *device)
     json_t *kernels = json_object_get(out, "kernels"), *phases = json_object_get(out, "phases");
     CHECK(json_array_size(kernels) == steps, "%zu kernels timed, of %zu", json_array_size(kernels),
           steps);
-    CHECK(json_array_size(phases) == 9, "%zu phases timed", json_array_size(phases));
+    CHECK(json_array_size(phases) == 10, "%zu phases timed", json_array_size(phases));
     for (size_t i = 0; i < json_array_size(phases); i++)
         CHECK(json_is_real(json_object_get(json_array_get(phases, i), "seconds")),
               "phase %zu took no time", i);
@@ -794,6 +829,7 @@ static void check_bench(struct device *device)
         CHECK(json_is_real(json_object_get(row, "own_seconds")) == (products && standin),
               "phase %s is timed both ways, or is not", phase);
     }
+    check_bench_step(phases);
     json_decref(out);
 }
 
@@ -802,7 +838,8 @@ static void check_bench_only(struct device *device)
 {
     json_t *out;
     struct failure f;
-    must(device_bench(device, 1, "attention_b", &out, &f), &f);
+    struct bench_request request = {.rounds = 1, .phases = BENCH_ALL, .only = "attention_b"};
+    must(device_bench(device, &request, &out, &f), &f);
     json_t *kernels = json_object_get(out, "kernels");
     CHECK(json_array_size(kernels) == 1, "%zu kernels timed, of 1", json_array_size(kernels));
     CHECK(strcmp(json_string_value(json_object_get(json_array_get(kernels, 0), "name")),
@@ -810,7 +847,8 @@ static void check_bench_only(struct device *device)
           "another kernel");
     CHECK(json_array_size(json_object_get(out, "phases")) == 0, "phases are timed");
     json_decref(out);
-    CHECK(!device_bench(device, 1, "no such kernel", &out, &f) && f.status == STATUS_USAGE,
+    request.only = "no such kernel";
+    CHECK(!device_bench(device, &request, &out, &f) && f.status == STATUS_USAGE,
           "a kernel that there is not was timed");
     json_decref(out);
 }
