@@ -1,8 +1,8 @@
 """gpu_table.py ARCHC README [--write]: the README's table of GPU figures, between its two markers:
-what the cost model predicts of the models of gpu.arch (`archc --emit=plan`, `archc resolve`) beside
-what the newest result file of each card in results/ measured (tests/gpu.sh writes them), or "not yet
-measured". With --write the README gets it; without, exit status 1 and the difference where the README
-says something else."""
+what the cost model predicts of the models of gpu.arch (`archc --emit=plan`, `archc resolve`) for an
+H200, and for each other card that was measured, beside what the newest result of each card in
+results/ that has the model measured (tests/gpu.sh writes them), or "not yet measured". With --write
+the README gets it; without, exit status 1 and the difference where the README says something else."""
 import difflib
 import glob
 import json
@@ -10,6 +10,9 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+
+from gpu_merge import training
 
 BEGIN, END = "<!-- gpu_table.py: begin -->", "<!-- gpu_table.py: end -->"
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -17,34 +20,54 @@ SPEC = os.path.join(HERE, "gpu.arch")
 MODELS = ["llama_3_2_1b", "surefire_1b", "panda_1b", "qwen3_0_6b"]
 MISSING = "not yet measured"
 LOAD = (64, 4096, 1024)  # sequences, tokens in, tokens out: gpu.arch
-BF16_PEAK = {"NVIDIA H200": 989.4e12, "NVIDIA H100 80GB HBM3": 989.4e12}  # dense, data sheets
 
 
 def run(archc, *words):
     return subprocess.run([archc, *words], check=True, capture_output=True, text=True).stdout
 
 
-def predicted(archc, model):
-    """Cells of the row of predictions for an H200."""
-    plan = run(archc, SPEC, "-m", model, "--emit=plan", "--target", "sm_90")
-    plan = plan[plan.index("expected on h200"):]
+def training_cell(steps):
+    """Of (micro-batches, tokens/s, MFU or None): "70,756 (MFU 56 %), 8: 73,812 (58 %)"."""
+    cells = [f"{rate:,.0f}" + (f" ({'' if i else 'MFU '}{100 * mfu:.0f} %)" if mfu else "")
+             for i, (n, rate, mfu) in enumerate(steps)]
+    return ", ".join(cell if i == 0 else f"{steps[i][0]}: {cell}" for i, cell in enumerate(cells))
+
+
+def predicted(archc, spec, model, device):
+    """Cells of the row of predictions for a device."""
+    plan = run(archc, spec, "-m", model, "--emit=plan", "--target", "sm_90")
+    plan = plan[plan.index("expected on " + device):]
     low, high = re.search(r"^  decode +at least ([0-9.]+) us, expected ([0-9.]+) us", plan, re.M).groups()
-    rate, mfu = re.search(r"training (\d+) tokens/s, ([0-9.]+) %", plan).groups()
-    metrics = json.loads(run(archc, "resolve", SPEC, "-m", model, "--json"))["metrics"]
+    steps = re.findall(r"training (\d+) tokens/s, ([0-9.]+) %.*, (\d+) micro-batch", plan)
+    metrics = json.loads(run(archc, "resolve", spec, "-m", model, "--json"))["metrics"]
     prompts = LOAD[0] * LOAD[1] / metrics["ttft"]
     return [f"{float(high):.0f} (at least {float(low):.0f})", f"{metrics['throughput']:,.0f}",
-            f"{prompts:,.0f}", f"{int(rate):,} (MFU {float(mfu):.0f} %)"]
+            f"{prompts:,.0f}",
+            training_cell([(int(n), int(rate), float(mfu) / 100) for rate, mfu, n in steps])]
+
+
+def on_device(device, directory):
+    """gpu.arch served on another device."""
+    with open(SPEC) as f:
+        text = re.sub(r"device( *)= h200", rf"device\1= {device}", f.read())
+    path = os.path.join(directory, device + ".arch")
+    with open(path, "w") as f:
+        f.write(text.replace('"../../', f'"{HERE}/../../'))
+    return path
 
 
 def newest(directory):
-    """Of each card the result file of the latest date."""
-    results = {}
+    """Of each model and card the entry of the latest result that has its phases, and is verified:
+    {model: {card: (result, entry)}}."""
+    found = {model: {} for model in MODELS}
     for path in sorted(glob.glob(directory + "/*.json")):
         with open(path) as f:
             result = json.load(f)
-        if result["card"] not in results or result["date"] > results[result["card"]]["date"]:
-            results[result["card"]] = result
-    return results
+        for model, entry in result["models"].items() if verified(result) else ():
+            before = found.setdefault(model, {}).get(result["card"])
+            if entry["specialised"]["phases"] and (not before or result["date"] > before[0]["date"]):
+                found[model][result["card"]] = result, entry
+    return found
 
 
 def phase(entry, name):
@@ -54,18 +77,17 @@ def phase(entry, name):
 
 
 def measured(card, entry):
-    decode, prefill, train, update = (phase(entry, name)
-                                      for name in ("decode", "prefill", "train", "update"))
+    """Cells of the row of what was measured; what the run did not come to is missing."""
+    decode, prefill = phase(entry, "decode"), phase(entry, "prefill")
     load = entry["specialised"].get("load")
     prompts = (load["sequences"] * load["prompt"] / load["prompt_seconds"] if load
-               else prefill["tokens_per_second"])
-    step = train["seconds"] + update["seconds"]
-    training = f"{train['tokens'] / step:,.0f}"
-    if card in BF16_PEAK:
-        mfu = train["flops_per_second"] * train["seconds"] / step / BF16_PEAK[card]
-        training += f" (MFU {100 * mfu:.0f} %)"
-    return [f"{decode['seconds'] * 1e6:.0f} ({100 * decode['of_copy_bandwidth']:.0f} % of copying)",
-            f"{load['tokens_per_second']:,.0f}" if load else MISSING, f"{prompts:,.0f}", training]
+               else prefill and prefill["tokens_per_second"])
+    steps = [(step["micro_batches"], step["tokens_per_second"], step["mfu"])
+             for step in training({**entry["specialised"], "device": card})]
+    return [f"{decode['seconds'] * 1e6:.0f} ({100 * decode['of_copy_bandwidth']:.0f} % of copying)"
+            if decode else MISSING,
+            f"{load['tokens_per_second']:,.0f}" if load else MISSING,
+            f"{prompts:,.0f}" if prompts else MISSING, training_cell(steps) if steps else MISSING]
 
 
 def verified(result):
@@ -73,21 +95,24 @@ def verified(result):
     return result["verified"] and all(", 0 failed" in line for line in result["verified"])
 
 
-def rows(archc, results):
+def rows(archc, results, directory):
+    priced = {entry["specialised"].get("predicted_for") for cards in results.values()
+              for _, entry in cards.values()}
+    specs = [(device, on_device(device, directory)) for device in ["h200", *sorted(priced - {"h200", None})]]
     for model in MODELS:
-        yield [model, "H200, predicted", *predicted(archc, model)]
-        for card, result in sorted(results.items()):
-            if verified(result) and model in result["models"]:
-                yield [model, f"{card}, {result['date'][:10]}",
-                       *measured(card, result["models"][model])]
-        if not any(model in r["models"] for r in results.values()):
+        for device, spec in specs:
+            yield [model, f"{device.upper()}, predicted", *predicted(archc, spec, model, device)]
+        for card, (result, entry) in sorted(results[model].items()):
+            yield [model, f"{card}, {result['date'][:10]}", *measured(card, entry)]
+        if not results[model]:
             yield [model, "measured"] + 4 * [MISSING]
 
 
 def table(archc, directory):
     head = ["model", "card", "decode step, us", "serving, tokens/s", "prompts, tokens/s",
             "training, tokens/s"]
-    lines = [head, ["---"] * len(head), *rows(archc, newest(directory))]
+    with tempfile.TemporaryDirectory() as scratch:
+        lines = [head, ["---"] * len(head), *rows(archc, newest(directory), scratch)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 

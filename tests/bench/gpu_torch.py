@@ -1,8 +1,9 @@
-"""gpu_torch.py DIR PROGRAMS: the opponents of each DIR/MODEL.special.json, timed on the same card:
-cuBLAS for every product, the fastest back end of scaled_dot_product_attention in turns with
-PROGRAMS/MODEL's own kernel, and the matrix peak. Writes DIR/MODEL.torch.json. CUDA events, warm-up,
-medians; operands rotate through more than the cache."""
-import glob
+"""gpu_torch.py DIR PROGRAM MODEL: the opponents of PROGRAM's kernels, timed on the same card: the
+fastest back end of scaled_dot_product_attention in turns with the program's own kernel, cuBLAS for
+every product, and the matrix peak. DIR/MODEL.arch.json has the shape. Writes DIR/MODEL.torch.json anew
+behind each of them, whole, so that nothing is lost where this is stopped. CUDA events, warm-up, medians;
+operands rotate through more than the cache. At most 5 GB of memory, which is given back while the
+program runs."""
 import json
 import math
 import os
@@ -51,8 +52,13 @@ CACHE = {}
 
 
 def product(m, n, k):
+    """Seconds; None where there is no memory for it."""
     if (m, n, k) not in CACHE:
-        CACHE[m, n, k] = time_product(m, n, k)
+        try:
+            CACHE[m, n, k] = time_product(m, n, k)
+        except torch.cuda.OutOfMemoryError as why:
+            print(f"product of {m} x {n} x {k}: {str(why).splitlines()[0]}", file=sys.stderr)
+            CACHE[m, n, k] = None
     return CACHE[m, n, k]
 
 
@@ -97,7 +103,7 @@ def attention(shape, batch, length, backward):
                 else:
                     time = seconds(forward)
             best = min(best, (time, end.name.lower()))
-        except RuntimeError as why:  # a back end that has not this shape
+        except RuntimeError as why:  # a back end that has not this shape, or finds no memory
             print(f"{end.name} on {shape}: {str(why).splitlines()[0]}", file=sys.stderr)
     return best
 
@@ -109,12 +115,13 @@ def attention_row(name, shape, batch, length, backward):
 
 def ours_alone(program, kernel):
     """Seconds of a kernel of a program, timed by the program, for which memory is given back here;
-    None where the program could not."""
+    None where the program could not, or not in time."""
     torch.cuda.empty_cache()
-    command = [program, "bench", "--device", "cuda", "--only", kernel, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        print(f"{kernel} of {program} not timed: {done.stderr.strip()}", file=sys.stderr)
+    command = [program, "bench", "--device", "cuda", "--only", kernel, "--phase", "train", "--json"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=40)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as why:
+        print(f"{kernel} of {os.path.basename(program)} not timed: {why.stderr}", file=sys.stderr)
         return None
     rows = json.loads(done.stdout)["kernels"]
     return next((row["seconds"] for row in rows if row["name"] == kernel), None)
@@ -122,46 +129,67 @@ def ours_alone(program, kernel):
 
 def attention_turns(program, name, shape, batch, length, backward, turns=3):
     """The same with our kernel in turns: both meet the card as warm as the other left it."""
-    pairs = [(ours_alone(program, name), attention_row(name, shape, batch, length, backward))
-             for _ in range(turns)]
-    ours, theirs = [a for a, _ in pairs], [row["seconds"] for _, row in pairs]
-    if None in ours + theirs:
-        return pairs[0][1]
-    return {**pairs[0][1], "seconds": statistics.median(theirs),
-            "ours_in_turns": statistics.median(ours)}
+    ours, theirs = [], []
+    for _ in range(turns):
+        ours.append(ours_alone(program, name))
+        row = attention_row(name, shape, batch, length, backward)
+        theirs.append(row["seconds"])
+        if ours[-1] is None or theirs[-1] is None:
+            return row
+    return {**row, "seconds": statistics.median(theirs), "ours_in_turns": statistics.median(ours)}
 
 
-def opponents(path, programs, limits):
-    with open(path) as f:
-        ours = json.load(f)
-    with open(path.replace(".special.json", ".arch.json")) as f:
-        shape = json.load(f)["architecture"]
-    program = os.path.join(programs, os.path.basename(path)[: -len(".special.json")])
-    rows = []
-    for kernel in ours["kernels"]:
-        name, m, n, k = kernel["name"], kernel["m"], kernel["n"], kernel["k"]
+def training_attention(kernels):
+    """(name, batch, length, backward) of the two kernels of training."""
+    ends = {"cuda_train_attention": False, "cuda_train_attention_backward": True}
+    return [(k["name"], k["m"] // k["n"], k["n"], ends[k["name"]]) for k in kernels if k["name"] in ends]
+
+
+def products(kernels):
+    """(name, (m, n, k)) of every matrix product, as y = x W^T."""
+    for kernel in kernels:
+        name, m, n, k = (kernel[key] for key in ("name", "m", "n", "k"))
         if kernel["flops"] > 0 and k > 0 and "attention" not in name and "rope" not in name:
             if name.endswith("_dx"):
                 m, n, k = m, k, n
             elif name.endswith("_dw"):
                 m, n, k = n, k, m
-            rows.append({"name": name, "library": "cuBLAS", "seconds": product(m, n, k)})
-        elif name == "cuda_train_attention":
-            rows.append(attention_turns(program, name, shape, m // n, n, False))
-        elif name == "cuda_train_attention_backward":
-            rows.append(attention_turns(program, name, shape, m // n, n, True))
-    lengths = [{"length": t, **{way: attention_row(way, shape, max(1, 16384 // t), t, way == "backward")
-                                for way in ("forward", "backward")}}
-               for t in (1024, 4096)]
-    return {**limits, "torch": torch.__version__, "rows": rows, "attention": lengths}
+            yield name, (m, n, k)
+
+
+def opponents(program, shape, result, save):
+    """Fills result, and saves it behind every row."""
+    info = subprocess.run([program, "info", "--json"], check=True, capture_output=True, text=True)
+    kernels = json.loads(info.stdout)["cuda"]["kernels"]
+    for name, batch, length, backward in training_attention(kernels):
+        result["rows"].append(attention_turns(program, name, shape, batch, length, backward))
+        save()
+    for name, size in products(kernels):
+        result["rows"].append({"name": name, "library": "cuBLAS", "seconds": product(*size)})
+        save()
+    for length in (1024, 4096):
+        ways = {way: attention_row(way, shape, max(1, 16384 // length), length, way == "backward")
+                for way in ("forward", "backward")}
+        result["attention"].append({"length": length, **ways})
+        save()
 
 
 def main():
+    directory, program, model = sys.argv[1:]
+    with open(f"{directory}/{model}.arch.json") as f:
+        shape = json.load(f)["architecture"]
+    path = f"{directory}/{model}.torch.json"
     torch.manual_seed(1)
-    limits = {"matrix_peak": peak(), "copy_bandwidth": copy_bandwidth()}
-    for path in sorted(glob.glob(sys.argv[1] + "/*.special.json")):
-        with open(path.replace(".special.json", ".torch.json"), "w") as f:
-            json.dump(opponents(path, sys.argv[2], limits), f, indent=1)
+    result = {"matrix_peak": peak(), "copy_bandwidth": copy_bandwidth(), "torch": torch.__version__,
+              "rows": [], "attention": []}
+
+    def save():
+        with open(path + ".part", "w") as f:
+            json.dump(result, f, indent=1)
+        os.replace(path + ".part", path)
+
+    opponents(program, shape, result, save)
 
 
-main()
+if __name__ == "__main__":
+    main()
