@@ -73,5 +73,5 @@ KERNEL_ENTRY(256, 1) every_sm90_function(float *out, const tensor_map *map, cons
         mbarrier_arrive_expect(full, 16);
     if (t == 32)
         cluster_store_f32x4(arena, one, 0, full);
-    mbarrier_wait(full, 1);
+    cluster_store_wait(full, 1);
 }

@@ -296,11 +296,12 @@ KERNEL_ENTRY(THREADS, 1) gifts(float *y, const float *x)
     f32x4 *s = (f32x4 *)(void *)arena;
     u64 *barrier = (u64 *)(void *)(arena + THREADS * 16);
     const u32 t = threadIdx.x, block = blockIdx.x * 2 + blockIdx.y;
+    const u32 bytes = THREADS * 16 + (fault_wanted == 2 ? 16 : fault_wanted == 8 ? 1 << 20 : 0);
     if (t == 0) {
         mbarrier_init(barrier, 1);
         if (fault_wanted != 1)
             mbarrier_init_fence();
-        mbarrier_arrive_expect(barrier, THREADS * 16 + (fault_wanted == 2 ? 16 : 0));
+        mbarrier_arrive_expect(barrier, bytes); /* MARK counts */
     }
     if (fault_wanted != 3)
         cluster_sync();
@@ -308,11 +309,14 @@ KERNEL_ENTRY(THREADS, 1) gifts(float *y, const float *x)
     const f32x4 v = {own, own, own, own};
     if (fault_wanted == 4)
         s[t] = v; /* MARK overwrites what may have come */
-    cluster_store_f32x4(s + t, v, 1 - blockIdx.y, barrier); /* MARK a gift */
+    const u32 to = fault_wanted == 9 ? 0 : 1 - blockIdx.y;
+    cluster_store_f32x4(s + t, v, to, barrier); /* MARK a gift */
     if (fault_wanted == 5)
         return;
-    if (fault_wanted != 6)
-        mbarrier_wait(barrier, 0);
+    if (fault_wanted == 7)
+        mbarrier_wait(barrier, 0); /* MARK waits as if it were the block's own */
+    else if (fault_wanted != 6)
+        cluster_store_wait(barrier, 0);
     y[block * THREADS + t] = s[t].x; /* MARK takes the gift */
 }
 
@@ -353,7 +357,7 @@ HOST_CODE static int line_of(const char *mark)
 
 enum which {
     REVERSE, HAND_OVER, ROTATE, LOADS, COPIES, COLLECTIVES, SQUARE, LAST, GRID, TURN, DEPENDENT, PAIRS,
-    GIFTS
+    GIFTS, LONELY
 };
 
 HOST_CODE static bool run(enum which which)
@@ -372,6 +376,7 @@ HOST_CODE static bool run(enum which which)
         {"dependent", (emu_kernel *)dependent, {1, 1, 1}, THREADS, 0, true, NULL},
         {"pairs", (emu_kernel *)pairs, {2, 2, 1, 2}, THREADS, THREADS * 4, false, NULL},
         {"gifts", (emu_kernel *)gifts, {2, 2, 1, 2}, THREADS, THREADS * 16 + 8, false, NULL},
+        {"gifts", (emu_kernel *)gifts, {2, 1, 1}, THREADS, THREADS * 16 + 8, false, NULL},
     };
     const struct emu_launch *l = launches + which;
     switch (which) {
@@ -485,6 +490,9 @@ static const struct planted planted[] = {
     {GIFTS, 4, NULL, ""},             /* a race, or bytes under way */
     {GIFTS, 5, NULL, ""},             /* it has ended, or ends with copies under way */
     {GIFTS, 6, "takes the gift", ""}, /* not written, not arrived or not ordered */
+    {GIFTS, 7, "waits as if it were the block's own", "want cluster_store_wait()"},
+    {GIFTS, 8, "counts", "is to count 1049600 bytes more than 0, and can 1048575"},
+    {LONELY, 9, "a gift", "to block 0 of a cluster of 1"},
 };
 
 HOST_CODE static int check_planted(const struct planted *p)

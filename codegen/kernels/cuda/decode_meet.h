@@ -103,7 +103,7 @@ DEVICE void attend_meet(const struct attend_room *room)
 {
 #ifdef DEVICE_SM90A
     if (room->blocks > 1) {
-        mbarrier_wait(room->barrier, 0);
+        cluster_store_wait(room->barrier, 0);
         return;
     }
 #endif

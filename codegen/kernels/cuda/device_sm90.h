@@ -72,8 +72,12 @@ INSTRUCTION void cluster_wait(void);
 /* What block `rank` of the cluster has where this block has p, 16-byte aligned. */
 INSTRUCTION f32x4 cluster_load_f32x4(const void *p, u32 rank);
 /* Stores v there, and adds its 16 bytes to those that block's mbarrier `barrier` waits for. Both
- * began, and initialised it, before a cluster_sync(); only the one that waits has to stay. */
+ * began, and initialised it, before a cluster_sync(); only the one that waits has to stay. The
+ * cluster is of two blocks at least; `rank` may be this one. */
 INSTRUCTION void cluster_store_f32x4(void *p, f32x4 v, u32 rank, u64 *barrier);
+/* mbarrier_wait() for bytes that cluster_store_f32x4() stored: they come from another block, and so
+ * must what acquires them. */
+INSTRUCTION void cluster_store_wait(u64 *barrier, u32 parity);
 
 /* ---- products of a warp group ------------------------------------------------------------------
  *

@@ -175,6 +175,21 @@ INSTRUCTION void cluster_store_f32x4(void *p, f32x4 v, u32 rank, u64 *barrier)
                  : "memory");
 }
 
+/* As mbarrier_wait(), whose acquire is of the block's scope and does not pair with a release by
+ * another block. In machine code one invalidation of L1 more, once. */
+INSTRUCTION void cluster_store_wait(u64 *barrier, u32 parity)
+{
+    u32 done;
+    do
+        asm volatile("{ .reg .pred p; "
+                     "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2; "
+                     "selp.u32 %0, 1, 0, p; }"
+                     : "=r"(done)
+                     : "r"(ptx_shared(barrier)), "r"(parity)
+                     : "memory");
+    while (!done);
+}
+
 /* ---- products of a warp group ---- */
 
 /* Address, leading and stride byte offsets in units of 16 bytes, swizzle 1, 2, 3 of 128, 64, 32. */

@@ -13,13 +13,13 @@ struct mbarrier {
     u32 expected, phase;
     i32 pending, bytes;
     u32 init_by, init_clock;
-    bool fenced;
+    bool fenced, stored;     /* stored: blocks of the cluster store to it */
     vector collecting, told; /* what arrivals of this phase publish; of the last phase */
     world far, far_told;     /* the same, of other blocks */
     u32 waiting[MAX_WARPS];
 };
 
-enum { MAX_RANK = 5 };
+enum { MAX_RANK = 5, MOST_BYTES = (1 << 20) - 1 }; /* that an mbarrier counts, either way */
 /* What the emulator keeps in a tensor_map. Strides in bytes, of dimensions 1 and up. */
 struct emulated_map {
     u8 *base;
@@ -178,6 +178,9 @@ static void arrive(struct mbarrier *m, u32 bytes, void *pc)
               m->expected);
     publish(emu_current, m->collecting);
     m->far = world_merge(m->far, emu_current->far);
+    if (bytes > MOST_BYTES || m->bytes + (i32)bytes > MOST_BYTES)
+        fault(pc, "the mbarrier at byte %u is to count %u bytes more than %d, and can %d", m->at,
+              bytes, m->bytes, MOST_BYTES);
     m->bytes += (i32)bytes;
     m->pending--;
     complete(emu_current->block, m);
@@ -193,18 +196,36 @@ void mbarrier_arrive_expect(u64 *b, u32 bytes)
     arrive(mbarrier_of(b, PC), bytes, PC);
 }
 
-void mbarrier_wait(u64 *b, u32 parity)
+static struct mbarrier *wait_for(u64 *b, u32 parity, void *pc)
 {
     struct emu_thread *t = emu_current;
-    struct mbarrier *m = mbarrier_of(b, PC);
+    struct mbarrier *m = mbarrier_of(b, pc);
     if (parity > 1)
-        fault(PC, "mbarrier_wait: parity %u (0 or 1)", parity);
+        fault(pc, "mbarrier_wait: parity %u (0 or 1)", parity);
     if ((m->phase & 1) != parity) {
         hear(t, m);
-        return;
+        return m;
     }
     m->waiting[t->index / WARP] |= 1u << t->lane;
-    wait_turn(parity ? "mbarrier_wait(1) of byte" : "mbarrier_wait(0) of byte", m->at, PC);
+    wait_turn(parity ? "mbarrier_wait(1) of byte" : "mbarrier_wait(0) of byte", m->at, pc);
+    return mbarrier_of(b, pc);
+}
+
+/* The acquire of mbarrier_wait() is of the block's scope. */
+static void acquire_of_block(const struct mbarrier *m, void *pc)
+{
+    if (m->stored)
+        fault(pc, "bytes that a block of the cluster stored want cluster_store_wait()");
+}
+
+void mbarrier_wait(u64 *b, u32 parity)
+{
+    acquire_of_block(wait_for(b, parity, PC), PC);
+}
+
+void cluster_store_wait(u64 *b, u32 parity)
+{
+    wait_for(b, parity, PC);
 }
 
 u32 mbarrier_test(u64 *b, u32 parity)
@@ -218,6 +239,7 @@ u32 mbarrier_test(u64 *b, u32 parity)
     }
     if ((m->phase & 1) == parity)
         return 0;
+    acquire_of_block(m, PC);
     hear(emu_current, m);
     return 1;
 }
@@ -355,7 +377,7 @@ static void queue(const struct transfer *of, void *pc)
 void cluster_store_f32x4(void *p, f32x4 v, u32 rank, u64 *barrier)
 {
     struct emu_block *b = emu_current->block;
-    if (rank >= b->n_cluster)
+    if (rank >= b->n_cluster || b->n_cluster == 1)
         fault(PC, "cluster_store_f32x4 to block %u of a cluster of %u", rank, b->n_cluster);
     struct emu_block *peer = b->cluster[rank];
     if (!b->cluster_syncs)
@@ -365,8 +387,9 @@ void cluster_store_f32x4(void *p, f32x4 v, u32 rank, u64 *barrier)
     if ((uintptr_t)p & 15 || !in_shared(p, 16))
         fault(PC, "cluster_store_f32x4: not an aligned address of shared memory");
     u8 *to = peer->shared + ((const u8 *)p - b->shared);
-    const struct mbarrier *m = mbarrier_in(peer, (u32)((const u8 *)barrier - b->shared), PC);
+    struct mbarrier *m = mbarrier_in(peer, (u32)((const u8 *)barrier - b->shared), PC);
     struct transfer t = {NULL, NULL, v, to, 16, {0}, (u32)(m - peer->mbarriers)};
+    m->stored = true;
     if (!m->fenced)
         fault(PC, "cluster_store_f32x4: an mbarrier without mbarrier_init_fence()");
     pending_peer(peer, to, 16, PC);
@@ -455,6 +478,9 @@ static void transfer_run(struct emu_block *b, const struct transfer *t)
     pending_end(t->to, t->bytes, b->number << 11 | ENGINE, clock);
     m->collecting[machine.threads] = clock;
     m->bytes -= (i32)t->bytes;
+    if (m->bytes < -MOST_BYTES)
+        fault(NULL, "more than %d bytes have come that the mbarrier at byte %u does not expect",
+              MOST_BYTES, m->at);
     complete(b, m);
 }
 
