@@ -136,6 +136,17 @@ KERNEL_ENTRY(THREADS, 1) collectives(float *y, const float *x)
         barrier_sync(2, THREADS); /* MARK deadlock */
     if (fault_wanted == 6 && t >= WARP)
         v += shuffle_f32(v, 0, 12);
+    if (fault_wanted == 7 && t % 2) { /* as many threads as there are, but not whole warps */
+        block_sync();
+        y[t] = 1;
+    } else if (fault_wanted == 7) {
+        y[t] = 2;
+        block_sync();
+    }
+    if (fault_wanted == 8 && t % WARP < 16)
+        barrier_arrive(1, THREADS / 2);
+    if (fault_wanted == 8)
+        block_sync();
     y[t] = v;
 }
 
@@ -464,6 +475,8 @@ static const struct planted planted[] = {
     {COLLECTIVES, 3, NULL, "shuffle"},
     {COLLECTIVES, 5, "deadlock", "deadlock: 32 threads from thread 0 wait in barrier_sync 2"},
     {COLLECTIVES, 6, NULL, "a power of two"},
+    {COLLECTIVES, 7, NULL, "lanes of a warp diverged: this one is in block_sync 0, another in"},
+    {COLLECTIVES, 8, NULL, "lanes of a warp diverged: this one is in"},
     {SQUARE, 2, "misaligned ldmatrix", "misaligned read of 16 bytes"},
     {LAST, 1, "not released", "nothing orders after the write by thread"},
     {LAST, 2, "not released", "nothing orders after the write by thread"},

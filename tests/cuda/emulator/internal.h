@@ -91,9 +91,17 @@ struct emu_thread {
     u32 n_copies, room, group;
     struct products *products; /* wgmma under way (hopper.c), NULL: none ever */
     u32 spins;
+    u32 barriers; /* so far, of block, cluster or some threads */
 };
 
-enum { MAX_OPERANDS = 4 };
+/* A barrier instruction that all lanes of a warp are to run as one. */
+struct barrier_call {
+    const char *what;
+    u32 id;
+    void *pc;
+};
+
+enum { MAX_OPERANDS = 4, BARRIER_CALLS = 32 };
 struct emu_warp {
     u32 ready, live, arrived; /* bit l: lane l */
     const char *op;           /* that the arrived lanes are in */
@@ -101,6 +109,8 @@ struct emu_warp {
     u32 floor; /* accesses of its lanes with a clock up to this are known to all of them */
     struct emu_thread *threads;
     void *operands[32][MAX_OPERANDS];
+    u32 barriers; /* of the lane that is farthest; the last ones */
+    struct barrier_call calls[BARRIER_CALLS];
 };
 
 struct barrier {

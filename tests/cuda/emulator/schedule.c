@@ -151,6 +151,42 @@ void poll_turn(const char *what, void *pc)
 
 /* ---- barriers ---- */
 
+/* Are the two calls one of the source's? The compiler may have made several of it. */
+static bool same_call(void *a, void *b)
+{
+    enum { KNOWN = 64 };
+    static void *known[KNOWN][2];
+    static u32 n;
+    for (u32 i = 0; i < n && i < KNOWN; i++)
+        if (known[i][0] == a && known[i][1] == b)
+            return true;
+    if (strcmp(source_line(a), source_line(b)) != 0)
+        return false;
+    known[n % KNOWN][0] = a;
+    known[n++ % KNOWN][1] = b;
+    return true;
+}
+
+/* Barriers are `.aligned`: a warp runs the instruction once, for all of its lanes, which therefore
+ * have the same calls in the same order. */
+static void aligned(const char *what, u32 id, void *pc)
+{
+    struct emu_thread *t = emu_current;
+    struct emu_warp *w = t->warp;
+    struct barrier_call *call = w->calls + t->barriers % BARRIER_CALLS;
+    const struct barrier_call mine = {what, id, pc};
+    if (t->barriers == w->barriers) {
+        *call = mine;
+        w->barriers++;
+    } else if (w->barriers - t->barriers <= BARRIER_CALLS &&
+               (call->what != what || call->id != id ||
+                (call->pc != pc && !same_call(call->pc, pc)))) {
+        fault(pc, "lanes of a warp diverged: this one is in %s %u, another in %s %u at %s", what,
+              id, call->what, call->id, source_line(call->pc));
+    }
+    t->barriers++;
+}
+
 static void release_all(struct emu_block *b, struct barrier *barrier)
 {
     for (u32 w = 0; w < b->n_warps; w++) {
@@ -172,6 +208,7 @@ static void block_wait(void *pc, const char *what)
     struct emu_thread *t = emu_current;
     struct emu_block *b = t->block;
     struct barrier *barrier = b->barriers;
+    aligned(what, 0, pc);
     if (++barrier->arrived == b->live) {
         meet_block(b);
         release_all(b, barrier);
@@ -210,6 +247,7 @@ static void cluster_release(struct emu_block *b)
 static void cluster_arrived(struct emu_thread *t, void *pc)
 {
     struct emu_block *b = t->block;
+    aligned("cluster_arrive", 0, pc);
     if (t->cluster_pending)
         fault(pc, "a second arrival, and no cluster_wait() behind the first");
     t->cluster_pending = true;
@@ -222,6 +260,7 @@ static void cluster_arrived(struct emu_thread *t, void *pc)
 static void cluster_waited(struct emu_thread *t, const char *what, void *pc)
 {
     struct emu_block *b = t->block;
+    aligned("cluster_wait", 0, pc);
     if (!t->cluster_pending)
         fault(pc, "cluster_wait() without cluster_arrive()");
     if (b->cluster_syncs == t->cluster_phase) {
@@ -298,6 +337,7 @@ static void barrier_join(u32 id, u32 threads, bool wait, const char *what, void 
         fault(pc, "%s: barrier %u of %u threads (whole warps, at most %u threads)", what, id,
               threads, machine.threads);
     struct barrier *barrier = b->barriers + id;
+    aligned(what, id, pc);
     if (barrier->arrived == 0) {
         barrier->expected = threads;
         barrier->pending = vector_new();
