@@ -71,7 +71,7 @@ enum { NORM_THREADS = 256 };
 #define FLASH_MORE(e) ((e) <= 64 ? 160 : 240)
 #define FLASH_FEWER(e) ((e) <= 64 ? 32 : 24)
 #define FLASH_WARP_ROWS(e) ((e) <= 128 ? 32 : 16)
-#define FLASH_WARPS(e) ((e) <= 192 || CUDA_ARCH == 80 || FLASH_ROOMY ? ((e) <= 128 ? 4 : 8) : 4)
+#define FLASH_WARPS(e) ((e) < 192 || CUDA_ARCH == 80 || FLASH_ROOMY ? ((e) <= 128 ? 4 : 8) : 4)
 #define FLASH_ROWS(e)                                                                              \
     (FLASH_WGMMA(e) ? 64 * FLASH_GROUPS(e) : FLASH_WARPS(e) * FLASH_WARP_ROWS(e))
 #define FLASH_THREADS(e) (FLASH_WGMMA(e) ? 128 * (FLASH_GROUPS(e) + 1) : FLASH_WARPS(e) * 32)
