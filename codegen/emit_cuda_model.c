@@ -449,7 +449,7 @@ static void emit_sizes(const struct plan *p, struct text *t)
                 "                    [SLAB_VECTORS] = 4 * (size_t)(PARAM_FLOATS - PARAM_DECAYED),\n"
                 "                    [SLAB_ROPE] = 4 * (size_t)CONTEXT * HEAD_DIM,\n"
                 "                    [SLAB_WORK] = %zu,\n"
-                "                    [SLAB_COUNTER] = 4 * CUDA_COUNTERS,\n"
+                "                    [SLAB_COUNTER] = 4 * DECODE_COUNTERS(SLOTS),\n"
                 "                    [SLAB_TOKEN] = 4 * CALL_ROWS,\n"
                 "                    [SLAB_TARGET] = 4 * CALL_ROWS,\n"
                 "                    [SLAB_LOSS] = 4 * CALL_ROWS,\n"

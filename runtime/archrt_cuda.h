@@ -29,8 +29,9 @@
  * pairs elements i and i + E/2 of a head with rope[position][i] = {cos, sin} (fp32).
  *
  * Scratch and counters. `scratch`: KIND_SCRATCH(m, n, k) bytes that nothing survives in, garbage on
- * entry. `counter`: CUDA_COUNTERS ints, zero on entry and left zero: the last block to finish
- * something takes it on ("last block" sums stay in a fixed order: never add floats atomically). */
+ * entry. `counter`: CUDA_COUNTERS ints, in decode DECODE_COUNTERS(slots) (launch_decode.h), zero on
+ * entry and left zero: the last block to finish something takes it on ("last block" sums stay in a
+ * fixed order: never add floats atomically). */
 #ifndef ARCHRT_CUDA_H
 #define ARCHRT_CUDA_H
 

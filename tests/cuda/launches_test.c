@@ -1,6 +1,6 @@
 /* launches_test.c - what launch.h asks of the machine, over every head size, group and number of
  * rows and over uneven widths: shared memory that a block can have, blocks of whole warps, clusters
- * that divide the grid, grids that exist, and two blocks a processor where NOTES count
+ * that divide the grid, grids and counters that exist, and two blocks a processor where NOTES count
  * on them. */
 #include <stddef.h>
 #include <stdio.h>
@@ -76,11 +76,17 @@ static void check_pair(const char *kind, struct launch l, int m, int n, int k)
 static void attention(void)
 {
     static const int rows[] = {9, 13, 64, 128, 192, 256};
-    for (int m = 1; m <= 8; m++)
+    for (int m = 1; m <= 8; m++) {
         CHECK(DECODE_ATTENTION, m, 0, 0);
+        if (DECODE_ATTENTION_COUNTERS(m) > DECODE_COUNTERS(m))
+            complain("DECODE_ATTENTION", m, 0, 0, "counters");
+    }
     for (int i = 0; i < 6; i++) {
         const int m = rows[i], n = (heads + 2 * kv_heads) * head_dim, k = heads * head_dim;
         CHECK(SKINNY_ATTENTION, m, 0, 0);
+        if (SKINNY_ATTENTION_COUNTERS(m) > DECODE_COUNTERS(m) ||
+            DECODE_ATTENTION_COUNTERS(1) > DECODE_COUNTERS(m))
+            complain("SKINNY_ATTENTION", m, 0, 0, "counters");
         if (SKINNY_KEYS_SLOTS(m) < 2 || SKINNY_KEYS_SLOTS(m) > 12)
             complain("SKINNY_ATTENTION", m, 0, 0, "slots that feed_wait() does not know");
         CHECK_PASS(SKINNY_QKV, 2, m, n, k);

@@ -158,6 +158,14 @@ enum { ATTEND_PIECES = 9 };
 #define SKINNY_ATTENTION_SCRATCH(m, n, k)                                                          \
     ((size_t)CUDA_SMS * 2 * (HEADS / KV_HEADS) * (HEAD_DIM + 2) * 4)
 
+/* Counters of the attention kernels: one for a sum of a row, or for a row's kv head. What is there
+ * for decode of up to m rows. */
+#define DECODE_ATTENTION_COUNTERS(m) ((m)*HEADS * ATTEND_PARTS * 2)
+#define SKINNY_ATTENTION_COUNTERS(m) ((m)*KV_HEADS)
+#define DECODE_COUNTERS(m)                                                                         \
+    GREATER(CUDA_COUNTERS,                                                                         \
+            GREATER(DECODE_ATTENTION_COUNTERS(LESSER(m, 8)), SKINNY_ATTENTION_COUNTERS(m)))
+
 /* Products of 9 rows and more (skinny_product.h): at most 64 items and 256 rows of x a block,
  * `splits` of the columns. Blocks are made as many as processors, at the fewest splits that allows.
  */
