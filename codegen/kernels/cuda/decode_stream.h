@@ -195,33 +195,32 @@ DEVICE float *stream_partial(const struct stream_input *in)
     return in->sums + in->m * STREAM_WARPS;
 }
 
+/* Rows of x, columns `first`.. of them, all asked for at once: what a kernel loses by x is one
+ * latency, however long a row is. (By way of registers the compiler waits for what it asked for in
+ * the first turn of a loop before the second.) */
 DEVICE void stream_stage_bf16(const struct stream_input *in, u32 first)
 {
     const u32 stride = STREAM_X_STRIDE(in->panel);
     for (u32 c = threadIdx.x * 8; c < ROUND_UP(in->panel, STREAM_COLUMNS); c += STREAM_THREADS * 8)
         for (u32 r = 0; r < in->used; r++) {
-            u32x4 *to = (u32x4 *)(void *)(in->shared + r * stride + c);
-            const u32x4 none = {0, 0, 0, 0};
-            if (c < in->panel && first + c < in->k)
-                *to = *(const u32x4 *)(const void *)(in->x + (u64)r * in->k + first + c);
-            else
-                *to = none;
+            const u32 inside = c < in->panel && first + c < in->k;
+            const bf16 *from = inside ? in->x + (u64)r * in->k + first + c : in->x;
+            copy_async_16_part(in->shared + r * stride + c, from, inside ? 16 : 0);
         }
+    copy_async_commit();
+    copy_async_wait(0);
 }
 
-/* Of eight values of fp32: times their gains, as bf16; their squares are added to *squares. */
-DEVICE u32x4 stream_gain(const float *x, const f32x4 gain[2], float *squares)
+/* Four values of fp32 times their gains, as bf16; their squares are added to *squares. */
+DEVICE u32x2 stream_gain(f32x4 x, f32x4 gain, float *squares)
 {
-    const f32x4 a = ((const f32x4 *)(const void *)x)[0], b = ((const f32x4 *)(const void *)x)[1];
-    const float v[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+    const float v[4] = {x.x, x.y, x.z, x.w};
     UNROLL
-    for (u32 i = 0; i < 8; i++)
+    for (u32 i = 0; i < 4; i++)
         *squares = f32_fma(v[i], v[i], *squares);
-    u32x4 y;
-    y.x = bf16_pack(a.x * gain[0].x, a.y * gain[0].y);
-    y.y = bf16_pack(a.z * gain[0].z, a.w * gain[0].w);
-    y.z = bf16_pack(b.x * gain[1].x, b.y * gain[1].y);
-    y.w = bf16_pack(b.z * gain[1].z, b.w * gain[1].w);
+    u32x2 y;
+    y.x = bf16_pack(x.x * gain.x, x.y * gain.y);
+    y.y = bf16_pack(x.z * gain.z, x.w * gain.w);
     return y;
 }
 
@@ -232,29 +231,42 @@ DEVICE void stream_warm(const float *gain, u32 k)
         prefetch_l2(gain + c);
 }
 
+/* Four columns from `first + c` on of a row or of the gain, or zeros. */
+DEVICE f32x4 stream_four(const float *row, const struct stream_input *in, u32 first, u32 c)
+{
+    const f32x4 none = {0, 0, 0, 0};
+    if (c >= in->panel || first + c >= in->k)
+        return none;
+    return *(const f32x4 *)(const void *)(row + first + c);
+}
+
 /* x gain. The norm is linear but for its factor, which multiplies the sums in the end: so nothing
- * waits for the mean of the squares. Those of the columns staged so far, a sum a warp and row. */
+ * waits for the mean of the squares. Those of the columns staged so far, a sum a warp and row.
+ * A thread asks for STREAM_AT_ONCE pieces of each row before it uses the first. */
 DEVICE void stream_stage_norm(const struct stream_input *in, u32 first, u32 add)
 {
-    const u32 stride = STREAM_X_STRIDE(in->panel);
+    const u32 stride = STREAM_X_STRIDE(in->panel), end = ROUND_UP(in->panel, STREAM_COLUMNS);
+    const u32 each = STREAM_AT_ONCE(in->m), next = STREAM_THREADS * 4;
     float squares[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-    for (u32 c = threadIdx.x * 8; c < ROUND_UP(in->panel, STREAM_COLUMNS);
-         c += STREAM_THREADS * 8) {
-        const u32 inside = c < in->panel && first + c < in->k;
-        f32x4 gain[2] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
-        if (inside) {
-            gain[0] = *(const f32x4 *)(const void *)(in->gain + first + c);
-            gain[1] = *(const f32x4 *)(const void *)(in->gain + first + c + 4);
+    for (u32 c = threadIdx.x * 4; c < end; c += each * next) {
+        f32x4 gain[4], x[4][8];
+        UNROLL
+        for (u32 i = 0; i < each; i++) {
+            gain[i] = stream_four(in->gain, in, first, c + i * next);
+            UNROLL
+            for (u32 r = 0; r < 8; r++)
+                if (r < in->used) {
+                    const u64 row = in->row_of ? (u64)in->row_of[r] : r;
+                    x[i][r] = stream_four(in->x32 + row * in->k, in, first, c + i * next);
+                }
         }
         UNROLL
+        for (u32 i = 0; i < each; i++)
+            UNROLL
         for (u32 r = 0; r < 8; r++)
-            if (r < in->used) {
-                const u64 row = in->row_of ? (u64)in->row_of[r] : r;
-                u32x4 v = {0, 0, 0, 0};
-                if (inside)
-                    v = stream_gain(in->x32 + row * in->k + first + c, gain, &squares[r]);
-                *(u32x4 *)(void *)(in->shared + r * stride + c) = v;
-            }
+            if (r < in->used && c + i * next < end)
+                *(u32x2 *)(void *)(in->shared + r * stride + c + i * next) =
+                    stream_gain(x[i][r], gain[i], &squares[r]);
     }
     UNROLL
     for (u32 r = 0; r < 8; r++)

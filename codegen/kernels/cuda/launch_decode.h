@@ -27,7 +27,9 @@ enum { STREAM_WARPS = 8, STREAM_THREADS = 256, STREAM_COLUMNS = 64, STREAM_STEP 
  * that two of them and attention's blocks fit; else 128, of which at most 120 are taken. */
 #define STREAM_RESIDENT(m) (CUDA_ARCH >= 90 && (m) == 1 ? 4 : 2)
 /* Rows of x stand in shared memory, `STREAM_PANEL` columns of them at a time: all, where they fit.
- */
+ * A thread has STREAM_AT_ONCE pieces of four columns of each row to be normed on their way: of one
+ * row or two all of 4096 columns. */
+#define STREAM_AT_ONCE(m) ((m) <= 2 ? 4u : 2u)
 #define STREAM_X_BYTES ((SMALL_SHARED ? 32 : CUDA_ARCH < 90 ? 64 : 112) * 1024)
 #define STREAM_X_STRIDE(columns) (ROUND_UP(columns, 64) + 32)
 #define STREAM_PANEL(m, k)                                                                         \
