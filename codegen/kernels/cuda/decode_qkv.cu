@@ -18,40 +18,43 @@
 #include "decode_cache.h"
 
 #if DM_HEAD_NORM
-/* Counts this block in at each q or k head that its items touch; where it is the last, finishes the
- * head in all rows. */
+/* Counts this block in at each q or k head that its items touch, all at once; where it is the last,
+ * finishes the head in all rows. `last`: a place for each of those heads. */
 DEVICE void CONCAT(KERNEL, _heads)(bf16 *q, bf16 *cache, const float *values,
                                    const float *head_gain, const float *rope, const int *slot,
                                    const int *length, const int *pages, int *counter, u32 first,
                                    u32 end, u32 *last)
 {
-    const u32 half = HEAD_DIM / 2, items = STREAM_ITEMS((u32)(DM_N)), r = threadIdx.x / WARP;
+    const u32 half = HEAD_DIM / 2, items = STREAM_ITEMS((u32)(DM_N)), t = threadIdx.x;
     const u32 parts = STREAM_SPLIT_BLOCKS((u32)(DM_N));
-    const u32 normed = ((u32)(HEADS) + (u32)(KV_HEADS)) * half;
-    for (u32 head = first / half; head * half < LESSER(end, normed); head++) {
+    const u32 normed = ((u32)(HEADS) + (u32)(KV_HEADS)) * half, head0 = first / half;
+    const u32 heads = first < normed ? DIV_UP(LESSER(end, normed), half) - head0 : 0;
+    block_sync();
+    if (t < heads) {
+        const u32 head = head0 + t;
         const u32 blocks = even_part(items, parts, head * half + half - 1) -
                            even_part(items, parts, head * half) + 1;
-        block_sync();
-        if (threadIdx.x == 0) {
-            *last = atomic_add_acq_rel_u32((u32 *)counter + head, 1) + 1 == blocks;
-            if (*last)
-                counter[head] = 0;
+        last[t] = atomic_add_acq_rel_u32((u32 *)counter + head, 1) + 1 == blocks;
+        if (last[t])
+            counter[head] = 0;
+    }
+    block_sync();
+    for (u32 i = t / WARP; i < heads * DM_M; i += STREAM_WARPS) {
+        const u32 head = head0 + i / DM_M, r = i % DM_M;
+        if (!last[i / DM_M] || slot[r] < 0)
+            continue;
+        const float *from = values + (u64)r * (u32)(DM_N) + head * HEAD_DIM;
+        const struct decode_head h =
+            decode_head(rope, pages, head, r, (u32)slot[r], (u32)length[slot[r]]);
+        struct decode_values v;
+        UNROLL
+        for (u32 j = 0; j < DECODE_EACH; j++) {
+            const u32 pair = lane_id() + j * WARP;
+            v.low[j] = pair < half ? load_l2_f32(from + pair) : 0.0f;
+            v.high[j] = pair < half ? load_l2_f32(from + half + pair) : 0.0f;
         }
-        block_sync();
-        if (*last && r < DM_M && slot[r] >= 0) {
-            const float *from = values + (u64)r * (u32)(DM_N) + head * HEAD_DIM;
-            const struct decode_head h =
-                decode_head(rope, pages, head, r, (u32)slot[r], (u32)length[slot[r]]);
-            struct decode_values v;
-            UNROLL
-            for (u32 j = 0; j < DECODE_EACH; j++) {
-                const u32 i = lane_id() + j * WARP;
-                v.low[j] = i < half ? load_l2_f32(from + i) : 0.0f;
-                v.high[j] = i < half ? load_l2_f32(from + half + i) : 0.0f;
-            }
-            decode_norm_head(&v, head_gain + (head < (u32)(HEADS) ? 0 : HEAD_DIM), EPSILON);
-            decode_store_head(q, cache, &h, &v);
-        }
+        decode_norm_head(&v, head_gain + (head < (u32)(HEADS) ? 0 : HEAD_DIM), EPSILON);
+        decode_store_head(q, cache, &h, &v);
     }
 }
 #endif
@@ -72,6 +75,9 @@ KERNEL(bf16 *q, bf16 *cache, const float *x, const bf16 *RESTRICT w, const float
     (void)bias, (void)head_gain, (void)scratch, (void)counter;
     stream_start(&ring, arena, &work, STREAM_RING);
     stream_warm(gain, (u32)(DM_K));
+#if DM_HEAD_NORM
+    stream_warm(head_gain, 2 * HEAD_DIM);
+#endif
     const u32 row = stream_row(item, half), mine = item < end && r < DM_M;
 #if DM_BIAS
     const float low_bias = mine ? bias[row] : 0.0f, high_bias = mine ? bias[row + half] : 0.0f;
@@ -112,7 +118,7 @@ KERNEL(bf16 *q, bf16 *cache, const float *x, const bf16 *RESTRICT w, const float
 #if DM_HEAD_NORM
     CONCAT(KERNEL, _heads)
     (q, cache, (const float *)scratch, head_gain, rope, slot, length, pages, counter, work.first,
-     end, (u32 *)(void *)in.sums);
+     end, (u32 *)(void *)partial);
 #endif
 }
 
