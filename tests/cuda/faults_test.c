@@ -333,7 +333,7 @@ KERNEL_ENTRY(THREADS, 1) gifts(float *y, const float *x)
 
 /* ---- the harness ---- */
 
-static float *y, *x, *scratch, *before;
+static float *y, *x, *scratch, *before, *between;
 static u32 *counter;
 static bf16 *tile;
 
@@ -344,6 +344,7 @@ HOST_CODE static void fresh(void)
     y = emu_alloc("y", 4 * THREADS * sizeof(float));
     scratch = emu_alloc("scratch", 4 * THREADS * sizeof(float));
     before = emu_alloc("before", THREADS * sizeof(float));
+    between = emu_alloc("between", THREADS * sizeof(float));
     counter = emu_alloc("counter", 2 * sizeof(u32));
     emu_fill(counter, 0, 2 * sizeof(u32));
     tile = test_bf16s("tile", 256, 1);
@@ -401,11 +402,12 @@ HOST_CODE static bool run(enum which which)
     case SQUARE:
         return EMU_RUN(l, y, tile);
     case DEPENDENT: {
-        /* A predecessor that writes `before`. */
+        /* A predecessor that writes `before`, and one between, which may start while that runs. */
         const int wanted = fault_wanted;
         fault_wanted = 0;
         emu_fill(scratch, 0, THREADS * sizeof(float));
-        bool ok = EMU_RUN(launches + ROTATE, before, x);
+        bool ok = EMU_RUN(launches + ROTATE, before, x) &&
+                  EMU_RUN(l, between, scratch, scratch, scratch);
         fault_wanted = wanted;
         return ok && EMU_RUN(l, y, before, x, scratch);
     }
