@@ -34,7 +34,7 @@ struct attend_room {
 
 /* The barrier is there before another block stores; where there are no clusters, nothing. The
  * cluster's blocks have all begun when attend_begun() returns, and the barrier knows how much it
- * waits for. */
+ * waits for; others' bytes may have come before, which its count allows. */
 DEVICE void attend_begin(u64 *barrier)
 {
 #ifdef DEVICE_SM90A
