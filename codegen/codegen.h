@@ -102,7 +102,9 @@ enum buffer_id {
     BUFFER_HEAD_RSTD,
     BUFFER_LSE,
     BUFFER_D_X16,    /* CUDA: bf16 copy of the residual stream's gradient */
-    BUFFER_D_LOGITS, /* CUDA: bf16, beside the fp32 logits */
+    BUFFER_D_LOGITS, /* CUDA: bf16, in chunks but for a factor of each row, */
+    BUFFER_FACTOR,   /* this one, */
+    BUFFER_SCALED,   /* which the final norm's output has here */
     BUFFER_TOP,      /* of a row's logits that are not written: the largest, */
     BUFFER_SUM,      /* and the sum of e^(logit - largest) */
     BUFFER_TILES,    /* CUDA: x times the next norm's gain, */
@@ -192,11 +194,11 @@ struct kernel {
     enum weight of_matrix;                                    /* products: whose */
     bool bias, residual, accumulate, norm, swiglu, head_norm; /* the file's switches */
     bool out_f32, scratch;                                    /* of CUDA products; of any */
-    bool in_place;                                            /* CUDA NORM_BACKWARD: dy in dx */
-    int times;                                                /* calls in its phase */
-    double flops, bytes;                                      /* of one call */
-    double floor, seconds;                                    /* of one call: plan_price */
-    struct price a_token; /* what a cached token more adds to a call: plan_price */
+    bool in_place, factor; /* CUDA NORM_BACKWARD: dy in dx; dy lacks a factor of each row */
+    int times;             /* calls in its phase */
+    double flops, bytes;   /* of one call */
+    double floor, seconds; /* of one call: plan_price */
+    struct price a_token;  /* what a cached token more adds to a call: plan_price */
 };
 
 enum loop { LOOP_NONE, LOOP_LAYERS, LOOP_LAYERS_REVERSED, LOOP_CHUNKS, LOOP_VOCAB };

@@ -184,11 +184,8 @@ static void rope_macros(const struct kernel *k, struct macros *m)
     put(m, "NORM_EPS", "EPSILON");
 }
 
-/* Longest rows of logits of which a multiprocessor's shared memory holds two, on any card. */
-enum { TWO_ROWS = 28000 };
-
 /* The macros that the kernel file's first comment lists. */
-static void kernel_macros(const struct plan *p, const struct kernel *k, struct macros *m)
+static void kernel_macros(const struct kernel *k, struct macros *m)
 {
     switch (k->kind) {
     case CUDA_SAMPLE:
@@ -216,21 +213,18 @@ static void kernel_macros(const struct plan *p, const struct kernel *k, struct m
     case CUDA_NORM_BACKWARD:
         put_shape(m, k, (const char *const[]){"NORM_M", "NORM_D", NULL});
         put(m, "NORM_EPS", "EPSILON");
-        if (k->kind == CUDA_NORM_BACKWARD)
+        if (k->kind == CUDA_NORM_BACKWARD) {
             put_flag(m, "NORM_ACCUMULATE", k->accumulate);
-        if (k->kind == CUDA_NORM_BACKWARD)
             put_flag(m, "NORM_IN_PLACE", k->in_place);
+            put_flag(m, "NORM_FACTOR", k->factor);
+        }
         break;
     case CUDA_SWIGLU:
     case CUDA_SWIGLU_BACKWARD:
         put_shape(m, k, (const char *const[]){"SWIGLU_M", "SWIGLU_F", NULL});
         break;
-    case CUDA_LOSS:
-        put_shape(m, k, (const char *const[]){"LOSS_M", "LOSS_V", NULL});
-        put(m, "LOSS_TOKENS", "TOKENS");
-        put(m, "LOSS_KEPT", p->extents[k->n] > TWO_ROWS ? "2" : "0");
-        break;
     case CUDA_HEAD_LOSS:
+    case CUDA_HEAD_SOFTMAX:
     case CUDA_HEAD_GRADIENT:
         put_shape(m, k, (const char *const[]){"MM_M", "MM_N", "MM_K"});
         put(m, "MM_TOKENS", "TOKENS");
@@ -254,10 +248,10 @@ static void kernel_macros(const struct plan *p, const struct kernel *k, struct m
     }
 }
 
-static void emit_instance(const struct plan *p, const struct kernel *k, struct text *t)
+static void emit_instance(const struct kernel *k, struct text *t)
 {
     struct macros m = {.n = 0};
-    kernel_macros(p, k, &m);
+    kernel_macros(k, &m);
     text_printf(t, "\n/* %.4g MFLOP and %.4g MB a call, %d of them. */\n#define KERNEL %s\n",
                 k->flops / 1e6, k->bytes / 1e6, k->times, k->name);
     for (int i = 0; i < m.n; i++)
@@ -314,7 +308,7 @@ static void emit_unit(const struct plan *p, int unit, struct text *t)
                 cuda_unit_files[unit], unit_titles[unit]);
     for (int i = 0; i < p->n_kernels; i++)
         if (cuda_unit(p, &p->kernels[i]) == unit)
-            emit_instance(p, &p->kernels[i], t);
+            emit_instance(&p->kernels[i], t);
 }
 
 /* ---- cuda_launches.h ---- */
@@ -323,8 +317,8 @@ static void emit_unit(const struct plan *p, int unit, struct text *t)
 static bool has_maps(enum kernel_kind kind)
 {
     return kind == CUDA_MATMUL || kind == CUDA_MATMUL_DX || kind == CUDA_MATMUL_DW ||
-           kind == CUDA_HEAD_LOSS || kind == CUDA_HEAD_GRADIENT || kind == CUDA_ATTENTION ||
-           kind == CUDA_PREFILL_ATTENTION || kind == CUDA_SKINNY_QKV ||
+           kind == CUDA_HEAD_LOSS || kind == CUDA_HEAD_SOFTMAX || kind == CUDA_HEAD_GRADIENT ||
+           kind == CUDA_ATTENTION || kind == CUDA_PREFILL_ATTENTION || kind == CUDA_SKINNY_QKV ||
            kind == CUDA_SKINNY_RESIDUAL || kind == CUDA_SKINNY_GATE_UP || kind == CUDA_SKINNY_HEAD;
 }
 

@@ -51,9 +51,9 @@ const char *const kernel_kind_names[KERNEL_KINDS] = {
     "matmul",
     "swiglu",
     "head_loss",
-    "loss",
     "rope",
     "attention",
+    "head_softmax",
     "embed_backward",
     "norm_backward",
     "matmul_dx",
@@ -169,7 +169,7 @@ static enum operand_at which_copy(const struct binding *b, int buffer, bool writ
 {
     const struct buffer *f = &b->s->buffers[buffer];
     if (b->step->loop == LOOP_CHUNKS && buffer != VALUE_LOGITS && buffer != BUFFER_D_LOGITS &&
-        !(b->id == SCHEDULE_PREFILL && buffer == VALUE_NORMF))
+        buffer != BUFFER_SCALED && !(b->id == SCHEDULE_PREFILL && buffer == VALUE_NORMF))
         return AT_CHUNK;
     if (b->id == SCHEDULE_PREFILL && b->section == SECTION_EXIT && b->step->when == WHEN_LOGITS)
         return buffer == VALUE_X && !b->p->target->launches ? AT_LAST_ROW : AT_WHOLE;
@@ -275,6 +275,7 @@ static void kernel_shape(struct kernel *k, const struct step *s)
     case KERNEL_MATVEC:
     case CUDA_MATMUL:
     case CUDA_HEAD_LOSS:
+    case CUDA_HEAD_SOFTMAX:
     case CUDA_HEAD_GRADIENT:
     case CUDA_DECODE_QKV:
     case CUDA_DECODE_RESIDUAL:
@@ -322,7 +323,6 @@ static void kernel_shape(struct kernel *k, const struct step *s)
         k->n = EXTENT_D_FF;
         return;
     case KERNEL_LOSS:
-    case CUDA_LOSS:
     case CUDA_SAMPLE:
         k->n = EXTENT_VOCAB;
         return;
@@ -357,15 +357,17 @@ static bool same_instance(const struct kernel *a, const struct kernel *b)
            a->bias == b->bias && a->residual == b->residual && a->norm == b->norm &&
            a->swiglu == b->swiglu && a->head_norm == b->head_norm &&
            a->accumulate == b->accumulate && a->out_f32 == b->out_f32 &&
-           a->in_place == b->in_place && a->of_matrix == b->of_matrix;
+           a->in_place == b->in_place && a->factor == b->factor && a->of_matrix == b->of_matrix;
 }
 
 /* Products are named after their matrix, all others after their kind. */
 static const char *instance_name(struct arena *a, const struct kernel *k, const struct step *s)
 {
     static const char *const suffix[KERNEL_KINDS] = {
-        [KERNEL_MATMUL_DX] = "_dx", [KERNEL_MATMUL_DW] = "_dw", [CUDA_MATMUL_DX] = "_dx",
-        [CUDA_MATMUL_DW] = "_dw",   [CUDA_HEAD_LOSS] = "_loss", [CUDA_HEAD_GRADIENT] = "_gradient"};
+        [KERNEL_MATMUL_DX] = "_dx",        [KERNEL_MATMUL_DW] = "_dw",
+        [CUDA_MATMUL_DX] = "_dx",          [CUDA_MATMUL_DW] = "_dw",
+        [CUDA_HEAD_LOSS] = "_loss",        [CUDA_HEAD_SOFTMAX] = "_softmax",
+        [CUDA_HEAD_GRADIENT] = "_gradient"};
     const char *name = kernel_kind_names[k->kind];
     bool cuda = k->kind >= CUDA_DECODE_EMBED; /* apart from the host's, in one program */
     const char *phase = k->m == EXTENT_SEGMENTS ? "last" : k->phase;
@@ -428,7 +430,9 @@ static int intern_kernel(struct arena *a, struct plan *p, enum schedule_id id,
      * up its pieces there. */
     k.accumulate =
         (kind == KERNEL_NORM_BACKWARD || kind == CUDA_NORM_BACKWARD) && s->loop != LOOP_NONE;
-    k.in_place = kind == CUDA_NORM_BACKWARD && !k.accumulate && !writes_logits(p, id);
+    bool final = kind == CUDA_NORM_BACKWARD && !k.accumulate;
+    k.in_place = final && !writes_logits(p, id);
+    k.factor = final && !k.in_place;
     if (kind == CUDA_MATMUL_DX && s->loop == LOOP_VOCAB)
         k.accumulate = k.out_f32 = true;
     k.of_matrix = matrix_of(s);

@@ -34,9 +34,10 @@ const char *cuda_refuses(struct arena *a, const struct arch *arch)
 /* Prompts that one prefill call takes at most: few, since a call of 2048 tokens holds few prompts.
  */
 enum { SEGMENTS = 8 };
-/* Floats of logits at once: 1 GiB, so that the head's weight gradient, which is read and written
- * once a chunk, stays a small part of the chunk's products. */
-static const int64_t cuda_logits = 256 << 20;
+/* Powers of logits at once, in bf16: 1 GiB, and rows of them at most, so that the head's weight
+ * gradient, which is read and written once a chunk, stays a small part of the chunk's products. */
+static const int64_t cuda_logits = 512 << 20;
+enum { LOSS_ROWS = 4096 };
 
 /* Rows of decode up to which norms stand in the products behind them, as in target.c. */
 enum { STREAM_ROWS = 8 };
@@ -62,8 +63,8 @@ void cuda_set_extents(struct plan *p)
     e[EXTENT_SEGMENTS] = SEGMENTS;
     set_tiles(p);
     e[EXTENT_LOSS_ROWS] = loss_rows(e[EXTENT_ROWS], p->arch->vocab, cuda_logits);
-    if (e[EXTENT_LOSS_ROWS] > 2048)
-        e[EXTENT_LOSS_ROWS] = loss_rows(e[EXTENT_ROWS], 1, 2048);
+    if (e[EXTENT_LOSS_ROWS] > LOSS_ROWS)
+        e[EXTENT_LOSS_ROWS] = loss_rows(e[EXTENT_ROWS], 1, LOSS_ROWS);
     e[EXTENT_SCORE_ROWS] = 0; /* scores want no logits */
     if (p->options.logits == LOGITS_NEVER) {
         e[EXTENT_LOSS_ROWS] = 0;
@@ -84,6 +85,7 @@ static enum dtype buffer_type(int id)
     case BUFFER_RSTDF:
     case BUFFER_HEAD_RSTD:
     case BUFFER_LSE:
+    case BUFFER_FACTOR:
     case BUFFER_TOP:
     case BUFFER_SUM:
     case BUFFER_SQUARES:
@@ -102,6 +104,9 @@ void cuda_declare(const struct plan *p, enum schedule_id id, struct schedule *s)
     b[BUFFER_D_LOGITS] = (struct buffer){.name = "d_logits",
                                          .rows = never ? EXTENT_ROWS : b[VALUE_LOGITS].rows,
                                          .width = never ? EXTENT_HEAD_TOKENS : EXTENT_VOCAB};
+    b[BUFFER_FACTOR] = (struct buffer){.name = "factor", .rows = EXTENT_ROWS, .width = EXTENT_ONE};
+    b[BUFFER_SCALED] =
+        (struct buffer){.name = "scaled", .rows = b[VALUE_LOGITS].rows, .width = EXTENT_D_MODEL};
     b[BUFFER_TOP] = (struct buffer){.name = "top", .rows = EXTENT_ROWS, .width = EXTENT_ONE};
     b[BUFFER_SUM] = (struct buffer){.name = "sum", .rows = EXTENT_ROWS, .width = EXTENT_ONE};
     b[BUFFER_TILES] =
@@ -332,13 +337,21 @@ static void bind_matmul(struct binding *b)
     bind_call(b);
 }
 
-static void bind_loss(struct binding *b)
+/* The head's input and weights twice, for tiles and as addresses. */
+static void bind_head_softmax(struct binding *b)
 {
+    const struct op *head = find_kind(b->step, OP_MATMUL);
     bind_plain(b, OPERAND_LOSSES);
     bind_buffer(b, BUFFER_D_LOGITS, true);
-    bind_value(b, VALUE_LOGITS, false);
+    bind_buffer(b, BUFFER_FACTOR, true);
+    bind_buffer(b, BUFFER_SCALED, true);
+    for (int i = 0; i < 2; i++) {
+        bind_value(b, head->in[0], false);
+        bind_weight(b, OPERAND_WEIGHT, head->weight);
+    }
     bind_plain(b, OPERAND_TARGETS);
     bind_plain(b, OPERAND_STEP);
+    bind_plain(b, OPERAND_SCRATCH);
 }
 
 /* In training with what gradients want: they add up in the residual stream's, in fp32. */
@@ -413,11 +426,8 @@ static void bind_rows(struct binding *b, enum kernel_kind kind)
         bind_plain(b, OPERAND_SEGMENT_ROW);
         bind_cached_rows(b);
         break;
-    case CUDA_HEAD_LOSS:
-        bind_head_loss(b);
-        break;
     default:
-        bind_loss(b);
+        bind_head_loss(b);
         break;
     }
 }
@@ -425,16 +435,21 @@ static void bind_rows(struct binding *b, enum kernel_kind kind)
 static void bind_norm_backward(struct binding *b)
 {
     const struct op *op = b->step->fused[0];
+    const struct kernel *k = &b->p->kernels[b->step->kernel];
     bind_gradient(b, op->out, true);
     bind_buffer(b, BUFFER_D_X16, true);
     bind_weight(b, OPERAND_GRADIENT, op->weight);
-    if (b->p->kernels[b->step->kernel].in_place)
+    if (k->in_place)
         bind_none(b);
     else
         bind_gradient(b, op->in[0], false);
     bind_value(b, op->in[1], false);
     bind_buffer(b, rstd_buffer(op->weight), false);
     bind_weight(b, OPERAND_WEIGHT, op->weight);
+    if (k->factor)
+        bind_buffer(b, BUFFER_FACTOR, false);
+    else
+        bind_none(b);
     bind_plain(b, OPERAND_SCRATCH);
 }
 
@@ -450,7 +465,10 @@ static void bind_products_backward(struct binding *b, enum kernel_kind kind)
     bind_weight(b, OPERAND_GRADIENT, op->weight);
     bind_weight(b, OPERAND_GRADIENT, weight_of(find_kind(b->step, OP_BIAS_BW)));
     bind_half_gradient(b, op->in[0]);
-    bind_value(b, op->in[1], false);
+    if (b->step->loop == LOOP_CHUNKS) /* what the logits' gradients lack, on the other side */
+        bind_buffer(b, BUFFER_SCALED, false);
+    else
+        bind_value(b, op->in[1], false);
     bind_weight(b, OPERAND_OLD_GRADIENT, op->weight);
 }
 
@@ -465,6 +483,9 @@ static void bind_training(struct binding *b, enum kernel_kind kind)
         bind_buffer(b, BUFFER_LSE, true);
         bind_value(b, VALUE_ROPE, false);
         bind_value(b, VALUE_ROPE, false); /* keys and values: on sm_90 by a tensor map */
+        break;
+    case CUDA_HEAD_SOFTMAX:
+        bind_head_softmax(b);
         break;
     case CUDA_EMBED_BACKWARD:
         bind_weight(b, OPERAND_GRADIENT, WEIGHT_EMBED);
@@ -519,7 +540,7 @@ void cuda_bind(struct binding *b, enum kernel_kind kind)
 {
     if (kind <= CUDA_SKINNY_HEAD)
         bind_decode(b, kind);
-    else if (kind <= CUDA_LOSS)
+    else if (kind <= CUDA_HEAD_LOSS)
         bind_rows(b, kind);
     else
         bind_training(b, kind);

@@ -217,7 +217,7 @@ extern const char *const recompute_names[RECOMPUTE_COUNT]; /* auto none norms ml
 /* How a GPU's training goes from the final norm to the loss and back. */
 enum logits {
     LOGITS_AUTO,   /* in chunks, unless memory is short of even those */
-    LOGITS_CHUNKS, /* all logits of some rows at a time, written and made their own gradients */
+    LOGITS_CHUNKS, /* all logits of some rows at a time, written as what their gradients are of */
     LOGITS_NEVER,  /* never written: the head's product is made twice */
     LOGITS_COUNT
 };

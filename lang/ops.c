@@ -208,15 +208,18 @@ static void bare_head(struct builder *b, const char *name, int64_t m)
 }
 
 /* Loss of logits that were written, and of those that were not: of them a pair of floats for each
- * 256 columns. */
+ * 256 columns. In training whose products are narrower than logits, those become powers in the
+ * head's product, as narrow; the head's input is read twice more, and written by a factor. */
 static void loss_of_logits(struct builder *b, int64_t m)
 {
     int64_t v = b->a->vocab;
-    if (b->w->no_logits) {
+    bool powers = !b->w->no_logits && b->value < b->wide;
+    if (b->w->no_logits || powers) {
         bare_head(b, "head", m);
-        struct op *op = wire(add(b, OP_HEAD_LOSS, "loss", m, v, 0), VALUE_LOGITS, VALUE_TOKENS,
-                             VALUE_LOGITS, WEIGHT_NONE);
-        count_bytes(op, 6.0 * m * v, 16.0 * m * v / 256);
+        struct op *op = wire(add(b, powers ? OP_LOSS : OP_HEAD_LOSS, "loss", m, v, 0), VALUE_LOGITS,
+                             VALUE_TOKENS, VALUE_LOGITS, WEIGHT_NONE);
+        double kept = powers ? b->value * ((double)v + 4.0 * b->a->d_model) : 0;
+        count_bytes(op, 6.0 * m * v, (double)m * (16.0 * v / 256 + kept));
         return;
     }
     matmul(b, "head", m, v, b->a->d_model, VALUE_NORMF, VALUE_LOGITS, head_weight(b->a));

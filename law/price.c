@@ -64,8 +64,9 @@ static const struct price_row gpu_rows[OP_KIND_COUNT] = {
     [OP_SWIGLU] = {UNIT_VECTOR, 0.5, 0, 1, 1.00, 1, 1},
     /* The product in front of it writes the sum: what is left is the stream's being read. */
     [OP_ADD] = {UNIT_VECTOR, 1, ALWAYS, 1.0 / 3, 0.90, 0, 1},
-    [OP_LOSS] = {UNIT_VECTOR, 0.5, 0, 1, 0.70, 1, 1},
-    /* In the registers of the head's product, whose rate has the end of a tile in it. */
+    /* In the registers of the head's product, whose rate has the end of a tile in it; in training
+     * tiles end with a store of powers, which nothing hides. */
+    [OP_LOSS] = {UNIT_VECTOR, 1, ALWAYS, 1, 0.90, 4, 1},
     [OP_HEAD_LOSS] = {UNIT_VECTOR, 1, ALWAYS, 1, 0.50, 1, 1},
     [OP_LOSS_BW] = {UNIT_VECTOR, 1, ALWAYS, 1, 0.90, 0, 1},
     [OP_SAMPLE] = {UNIT_VECTOR, 1, 0, 1, 0.50, 2, 1},

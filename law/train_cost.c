@@ -42,7 +42,7 @@ static double loss_rows(const struct device *d, double rows, const struct arch *
 {
     if (device_is_cpu(d))
         return fmin(rows, fmax(64, (8 << 20) / (double)a->vocab));
-    double most = fmin(2048, fmax(64, floor((256 << 20) / (double)a->vocab)));
+    double most = fmin(4096, fmax(64, floor((512 << 20) / (double)a->vocab)));
     for (double pieces = ceil(rows / most); pieces < rows && pieces < 4096; pieces++)
         if (fmod(rows, pieces) == 0)
             return rows / pieces; /* all of one size */
@@ -109,16 +109,17 @@ static struct activations layer_bytes(const struct workload *w, const struct arc
     return x;
 }
 
-/* A chunk's logits and their gradient, or a piece's gradients and what makes them again; the final
- * norm's output, and where logits are written its gradient. */
+/* A chunk's logits, which become their own gradient, or a piece's gradients and what makes them
+ * again; the final norm's output, and with chunks its gradient. Narrow gradients lack a factor of
+ * each row, which a chunk of the final norm's output has. */
 static double head_bytes(const struct device *d, const struct workload *w, const struct arch *a,
                          double rows, enum logits form)
 {
     double narrow = dtype_bytes(w->values);
     if (form == LOGITS_NEVER && !device_is_cpu(d))
         return rows * (narrow * ((double)ops_head_tokens(a->vocab) + a->d_model) + 8);
-    double logits = narrow < 4 ? 4 + narrow : 4; /* in fp32 they become their own gradient */
-    return loss_rows(d, rows, a) * (double)a->vocab * logits + rows * 2 * narrow * a->d_model;
+    double chunk = loss_rows(d, rows, a) * narrow, both = rows * 2 * narrow * a->d_model;
+    return chunk * (double)a->vocab + both + (narrow < 4 ? chunk * a->d_model + 4 * rows : 0);
 }
 
 double cost_train_memory_at(const struct device *d, const struct train_spec *t,

@@ -203,15 +203,9 @@ typedef void cuda_matmul_fn(void *y, const bf16 *x, const bf16 *w, const float *
                             const float *residual, const struct cuda_call *call);
 /* h[m][F] = silu(gate) up. Macros SWIGLU_M, SWIGLU_F. */
 typedef void cuda_swiglu_fn(bf16 *h, const bf16 *gate_up, const struct cuda_call *call);
-/* loss[m] = -log softmax(logits)[target], 0 where target < 0; where dlogits is not NULL,
- * dlogits[m][V] = (softmax - onehot) grad_scale, 0 in rows without a target and in padding. Macros
- * LOSS_M, LOSS_V, LOSS_TOKENS.
- * train NULL where dlogits is. */
-typedef void cuda_loss_fn(float *loss, bf16 *dlogits, const float *logits, const int *target,
-                          const struct cuda_train *train);
-/* loss[m] as above, of logits x[m][K] w[N][K]^T that are not written; where top is not NULL, top[m]
- * and sum[m]: the largest logit and the sum of e^(logit - top), and dx[m][K] cleared. Macros MM_M,
- * MM_N, MM_K, MM_TOKENS. */
+/* loss[m] = -log softmax(logits)[target], 0 where target < 0, of logits x[m][K] w[N][K]^T that are
+ * not written; where top is not NULL, top[m] and sum[m]: the largest logit and the sum of
+ * e^(logit - top), and dx[m][K] cleared. Macros MM_M, MM_N, MM_K, MM_TOKENS. */
 typedef void cuda_head_loss_fn(float *loss, float *top, float *sum, float *dx, const bf16 *x,
                                const bf16 *w, const int *target, const struct cuda_call *call,
                                void *scratch);
@@ -227,6 +221,12 @@ typedef void cuda_rope_fn(bf16 *out, float *rstd, const bf16 *in, const float *h
 /* att[B T][dq], lse[B T][H] (natural log-sum-exp of scaled scores); kv is qkv. Macros ATT_B,
  * ATT_T. */
 typedef void cuda_attention_fn(bf16 *att, float *lse, const bf16 *qkv, const bf16 *kv);
+/* loss[m] as head_loss; e[m][N] and factor[m] with factor e = (softmax - onehot) grad_scale, 0 in
+ * rows without a target and in padding; scaled[m][K] = x factor. rows and table are x and w, as
+ * addresses. Macros as head_loss's. */
+typedef void cuda_head_softmax_fn(float *loss, bf16 *e, float *factor, bf16 *scaled, const bf16 *x,
+                                  const bf16 *w, const bf16 *rows, const bf16 *table,
+                                  const int *target, const struct cuda_train *train, void *scratch);
 /* dtable[V][D] += dx by token; rows of one token are added in the order of rows. Macros
  * EMBED_M, EMBED_D, VOCAB. */
 typedef void cuda_embed_backward_fn(float *dtable, const float *dx, const int *token,
@@ -234,10 +234,11 @@ typedef void cuda_embed_backward_fn(float *dtable, const float *dx, const int *t
 /* Macros of the gradients are those of the forward kernel, and NORM_ACCUMULATE; SUM_N; ADAM_N,
  * ADAM_DECAYED, ADAM_TABLE.
  * dx[m][D] += (= where NORM_ACCUMULATE is 0) the gradient through the norm, dx16 the bf16 copy of
- * the result, dgain[D] +=. NORM_IN_PLACE: dy stands in dx, fp32; the operand dy is not read. */
+ * the result, dgain[D] +=. NORM_IN_PLACE: dy stands in dx, fp32; the operand dy is not read.
+ * NORM_FACTOR: dy is times factor[m], else NULL. */
 typedef void cuda_norm_backward_fn(float *dx, bf16 *dx16, float *dgain, const bf16 *dy,
                                    const float *x, const float *rstd, const float *gain,
-                                   void *scratch);
+                                   const float *factor, void *scratch);
 /* dx[m][K] = dy[m][N] w[N][K], bf16; where MM_ACCUMULATE dx += it, fp32. */
 typedef void cuda_matmul_dx_fn(void *dx, const bf16 *dy, const bf16 *w);
 /* dw[N][K] = old + dy[m][N]^T x[m][K], where old is dw or NULL: nothing; dbias[N] += column sums of

@@ -63,7 +63,7 @@ struct archrt_operand {
     size_t at, layer, chunk;
 };
 
-enum { ARCHRT_MAX_OPERANDS = 15, ARCHRT_MAX_PASSES = 3 };
+enum { ARCHRT_MAX_OPERANDS = 15, ARCHRT_MAX_PASSES = 5 };
 struct archrt_step {
     int kernel; /* index into the kernels */
     int n;      /* operands */

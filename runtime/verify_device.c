@@ -37,7 +37,7 @@ static const struct device_kind device_kinds[ARCHRT_CUDA_KINDS] = {
     KIND(EMBED_BACKWARD, EMBED_BACKWARD, 0, AT(0, F32, y), AT(1, F32, dy), AT(2, INT, token)),
     KIND(NORM, NORM, 1.1, AT(0, BF16, y), AT(1, F32, y2), AT(2, F32, x), AT(3, F32, gain)),
     KIND(NORM_BACKWARD, NORM_BACKWARD, 0, AT(0, F32, y), AT(2, F32, y2), AT(3, BF16, dy),
-         AT(4, F32, x), AT(5, F32, rstd), AT(6, F32, gain), AT(0, F32, dy)),
+         AT(4, F32, x), AT(5, F32, rstd), AT(6, F32, gain), AT(0, F32, dy), AT(7, F32, lse)),
     KIND(MATMUL, MATMUL, 6, AT(0, BF16, y), AT(1, BF16, x), AT(2, BF16, w), AT(3, F32, bias),
          AT(4, F32, residual)),
     KIND(MATMUL_DX, MATMUL_DX, 6, AT(0, BF16, y), AT(1, BF16, dy), AT(2, BF16, w)),
@@ -57,7 +57,8 @@ static const struct device_kind device_kinds[ARCHRT_CUDA_KINDS] = {
         AT(4, BF16, x), AT(5, BF16, w), AT(6, INT, token)),
     OWN(HEAD_GRADIENT, head_gradient, 2, AT(0, BF16, y), AT(1, BF16, x), AT(2, BF16, w),
         AT(3, F32, rstd), AT(4, F32, lse), AT(5, INT, token)),
-    KIND(LOSS, LOSS, 1.1, AT(0, F32, y2), AT(1, BF16, y), AT(2, F32, y), AT(3, INT, token)),
+    OWN(HEAD_SOFTMAX, head_softmax, 1.1, AT(0, F32, y), AT(1, BF16, gate_up), AT(2, F32, y2),
+        AT(3, BF16, qkv), AT(4, BF16, x), AT(5, BF16, w), AT(8, INT, token)),
     KIND(SUM_SQUARES, SUM_SQUARES, 0, AT(1, F32, x)),
     KIND(ADAMW, ADAMW, 0, AT(0, F32, y), AT(2, F32, step.grads), AT(3, F32, step.m),
          AT(4, F32, step.v)),
@@ -80,6 +81,8 @@ static const struct device_kind device_kinds[ARCHRT_CUDA_KINDS] = {
 
 /* ---- one trial of one step ---------------------------------------------------------------------
  */
+
+enum { ROW_FACTOR = 7 }; /* operand of NORM_BACKWARD */
 
 struct attempt {
     struct session *s;
@@ -120,11 +123,11 @@ static const struct operand *operand_of(const struct attempt *a, const void *at)
     return NULL;
 }
 
-/* What goes between host and device: rows of `columns` elements, `stride` apart on the device. */
+/* What goes between host and device: n elements. */
 struct block {
     char *at;
-    size_t rows, columns, stride, size; /* elements; bytes of one on the device */
-    bool given, written;                /* before the call, by it */
+    size_t n, size;      /* bytes of one on the device */
+    bool given, written; /* before the call, by it */
     float *host;
 };
 
@@ -142,28 +145,17 @@ static bool block_of(const struct attempt *a, const struct device_operand *o, st
     const struct operand *x = host ? operand_of(a, host) : NULL;
     if (!at || !x)
         return false;
-    size_t n = x->bytes / sizeof(float);
     bool wide = o->element != DEVICE_BF16 || (o->operand == 0 && to_f32(a));
     /* A gradient that stands where it is overwritten is no operand of its own. */
     if (a->cuda->kind == ARCHRT_CUDA_NORM_BACKWARD && host == a->t.dy && o->operand == 0 &&
         device_place(a, 3))
         return false;
     *b = (struct block){.at = at,
-                        .rows = 1,
-                        .columns = n,
-                        .stride = n,
+                        .n = x->bytes / sizeof(float),
                         .size = wide ? 4 : 2,
                         .given = x->role != ROLE_OUTPUT && !(a->overwrites && o->operand == 0),
                         .written = x->role != ROLE_INPUT,
                         .host = host};
-    if (a->cuda->kind != ARCHRT_CUDA_LOSS || x->at != (void *)a->t.y)
-        return true;
-    /* Logits and their gradients have padding behind each row, and places of their own. */
-    b->rows = (size_t)a->t.m;
-    b->columns = (size_t)a->kernel.n;
-    b->stride = (size_t)a->cuda->n;
-    b->given = o->operand == 2;
-    b->written = o->operand == (a->t.variant ? 2 : 1);
     return true;
 }
 
@@ -193,11 +185,12 @@ static void widen_halves(float *to, const void *from, size_t n, size_t size)
 static bool put_block(struct attempt *a, const struct block *b)
 {
     struct device *d = a->s->device;
-    size_t bytes = b->rows * b->stride * b->size;
+    size_t bytes = b->n * b->size;
     char *image = need(malloc(bytes + 4));
-    memset(image, b->given ? 0 : 0xff, bytes); /* poison is NaN in both types */
-    for (size_t i = 0; b->given && i < b->rows; i++)
-        narrow(image + i * b->stride * b->size, b->host + i * b->columns, b->columns, b->size);
+    if (b->given)
+        narrow(image, b->host, b->n, b->size);
+    else
+        memset(image, 0xff, bytes); /* poison is NaN in both types */
     bool ok = d->api->to_device(d, b->at, image, bytes) || refused(a);
     free(image);
     return ok;
@@ -208,17 +201,14 @@ static bool put_block(struct attempt *a, const struct block *b)
 static bool get_block(struct attempt *a, const struct block *b, bool shared)
 {
     struct device *d = a->s->device;
-    size_t bytes = b->rows * b->stride * b->size, row = b->columns * b->size;
-    char *image = need(malloc(bytes + 4)), *before = need(malloc(row + 4));
+    size_t bytes = b->n * b->size;
+    char *image = need(malloc(bytes + 4)), *before = need(malloc(bytes + 4));
     bool ok = (d->api->from_device(d, image, b->at, bytes) && d->api->wait(d)) || refused(a);
-    for (size_t i = 0; ok && i < b->rows; i++) {
-        char *from = image + i * b->stride * b->size;
-        if (b->written) {
-            widen_halves(b->host + i * b->columns, from, b->columns, b->size);
-            continue;
-        }
-        narrow(before, b->host + i * b->columns, b->columns, b->size);
-        if (!shared && memcmp(before, from, row) != 0)
+    if (ok && b->written) {
+        widen_halves(b->host, image, b->n, b->size);
+    } else if (ok && !shared) {
+        narrow(before, b->host, b->n, b->size);
+        if (memcmp(before, image, bytes) != 0)
             trial_fault(&a->t, "changed an input");
     }
     free(image);
@@ -228,8 +218,7 @@ static bool get_block(struct attempt *a, const struct block *b, bool shared)
 
 static bool overlap(const struct block *a, const struct block *b)
 {
-    return a->at < b->at + b->rows * b->stride * b->size &&
-           b->at < a->at + a->rows * a->stride * a->size;
+    return a->at < b->at + b->n * b->size && b->at < a->at + a->n * a->size;
 }
 
 /* In place: outputs over inputs of the same call, which are not poisoned; nor are those inputs
@@ -437,7 +426,10 @@ static bool check_rest(struct attempt *a)
             t->y2[i] = (float)(1 / sqrt(squares / t->kernel->n + (double)t->model->arch.norm_eps));
         }
         return true;
-    case ARCHRT_CUDA_NORM_BACKWARD:
+    case ARCHRT_CUDA_NORM_BACKWARD: /* the reference's dy lacks nothing */
+        for (int64_t i = 0; t->lse && i < t->m; i++)
+            for (int64_t j = 0; j < t->kernel->n; j++)
+                t->dy[i * t->kernel->n + j] *= t->lse[i];
         return check_copy(a, 1, area(t->m, t->kernel->n));
     case ARCHRT_CUDA_ADAMW:
         check_left(a);
@@ -477,8 +469,6 @@ static void describe(struct attempt *a)
         a->kernel.flags |= ARCHRT_RESIDUAL;
     if (k->kind == ARCHRT_CUDA_DECODE_GATE_UP || k->kind == ARCHRT_CUDA_SKINNY_GATE_UP)
         a->kernel.flags |= ARCHRT_WITH_SWIGLU;
-    if (k->kind == ARCHRT_CUDA_LOSS)
-        a->kernel.n = a->model.arch.vocab;
 }
 
 static bool run_case(struct attempt *a, int m, int past, const struct device_checks *c,
@@ -491,9 +481,11 @@ static bool run_case(struct attempt *a, int m, int past, const struct device_che
         kind.prepare = swiglu ? device_normed_prepare : a->kind->prepare;
         kind.check = swiglu ? device_normed_check : a->kind->check;
     }
-    bool loss = a->cuda->kind == ARCHRT_CUDA_LOSS || a->cuda->kind == ARCHRT_CUDA_HEAD_LOSS;
-    int variant = loss && !device_place(a, 1);
+    int variant = a->cuda->kind == ARCHRT_CUDA_HEAD_LOSS && !device_place(a, 1);
     if (!trial_open_as(t, &a->model, &a->kernel, &kind, m, past, variant, c->seed, a->f))
+        return false;
+    if (a->cuda->kind == ARCHRT_CUDA_NORM_BACKWARD && device_place(a, ROW_FACTOR) &&
+        !trial_floats(t, &t->lse, (size_t)m, ROLE_INPUT, a->f))
         return false;
     if (a->overwrites)
         trial_zero(t, t->y);

@@ -119,7 +119,10 @@ static void products(int n, int k)
     CHECK(MATMUL, 4096, n, k);
     CHECK(MATMUL_DX, 16384, n, k);
     CHECK(MATMUL_DW, 16384, n, k);
-    CHECK(LOSS, 2048, n, 0);
+    CHECK(HEAD_SOFTMAX, 4096, n, k);
+    CHECK_PASS(HEAD_SOFTMAX, 2, 4096, n, k);
+    CHECK_PASS(HEAD_SOFTMAX, 3, 4096, n, k);
+    CHECK_PASS(HEAD_SOFTMAX, 4, 4096, n, k);
 }
 
 int main(void)

@@ -755,7 +755,7 @@ static void check_choice(struct device *device)
 static size_t evaluation_alone(void)
 {
     for (int i = 0; i < host->cuda->n_kernels; i++)
-        if (host->cuda->kernels[i].kind == ARCHRT_CUDA_LOSS)
+        if (host->cuda->kernels[i].kind == ARCHRT_CUDA_HEAD_SOFTMAX)
             return 1;
     return 0;
 }

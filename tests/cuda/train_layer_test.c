@@ -106,6 +106,7 @@
 #define NORM_EPS 1e-5f
 #define NORM_ACCUMULATE 1
 #define NORM_IN_PLACE 0
+#define NORM_FACTOR 0
 #include "norm_backward.cu"
 #define KERNEL layer_o_dx
 #define MM_M M
@@ -273,9 +274,9 @@ HOST_CODE static void backward(struct layer *l)
     RUN_MAPPED(MATMUL_DW, layer_gate_up_dw, M, 2 * F, D, l->grad[P_GATE_UP], none, l->dgate_up,
                l->norm2, l->grad[P_GATE_UP]);
     RUN(layer_norm_backward, NORM_BACKWARD_LAUNCH(M, D, 0), l->dx, l->dx16, l->grad[P_GAIN2],
-        l->dnorm, l->x1, l->rstd2, l->p[P_GAIN2], l->scratch);
+        l->dnorm, l->x1, l->rstd2, l->p[P_GAIN2], none, l->scratch);
     RUN(layer_norm_backward_2, NORM_BACKWARD_LAUNCH_2(M, D, 0), l->dx, l->dx16, l->grad[P_GAIN2],
-        l->dnorm, l->x1, l->rstd2, l->p[P_GAIN2], l->scratch);
+        l->dnorm, l->x1, l->rstd2, l->p[P_GAIN2], none, l->scratch);
     RUN_MAPPED(MATMUL_DX, layer_o_dx, M, D, DQ, l->datt, l->dx16, l->p[P_O]);
     RUN_MAPPED(MATMUL_DW, layer_o_dw, M, D, DQ, l->grad[P_O], none, l->dx16, l->att, l->grad[P_O]);
     RUN(layer_attention_backward, ATTENTION_BACKWARD_LAUNCH(M, T, E), l->dqkv, l->datt, l->att,
@@ -292,9 +293,9 @@ HOST_CODE static void backward(struct layer *l)
     RUN_MAPPED(MATMUL_DW, layer_qkv_dw, M, QKV, D, l->grad[P_QKV], l->grad[P_BIAS], l->dqkv,
                l->norm1, l->grad[P_QKV]);
     RUN(layer_norm_backward, NORM_BACKWARD_LAUNCH(M, D, 0), l->dx, l->dx16, l->grad[P_GAIN1],
-        l->dnorm, l->p[P_X], l->rstd1, l->p[P_GAIN1], l->scratch);
+        l->dnorm, l->p[P_X], l->rstd1, l->p[P_GAIN1], none, l->scratch);
     RUN(layer_norm_backward_2, NORM_BACKWARD_LAUNCH_2(M, D, 0), l->dx, l->dx16, l->grad[P_GAIN1],
-        l->dnorm, l->p[P_X], l->rstd1, l->p[P_GAIN1], l->scratch);
+        l->dnorm, l->p[P_X], l->rstd1, l->p[P_GAIN1], none, l->scratch);
 }
 
 /* ---- comparisons ---- */

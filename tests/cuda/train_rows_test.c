@@ -1,5 +1,5 @@
-/* train_rows_test.c - embed.cu, swiglu.cu, swiglu_backward.cu and loss.cu against fp64, with
- * run-time shapes and with constants. */
+/* train_rows_test.c - embed.cu, swiglu.cu and swiglu_backward.cu against fp64, with run-time shapes
+ * and with constants. */
 #include <string.h>
 
 #include "kernel_test.h"
@@ -7,7 +7,7 @@
 #define CUDA_SMS 3
 #define CUDA_ARCH 90
 
-static int shape_m, shape_n, shape_tokens;
+static int shape_m, shape_n;
 
 #define KERNEL embed_any
 #define EMBED_M shape_m
@@ -35,25 +35,6 @@ static int shape_m, shape_n, shape_tokens;
 #define SWIGLU_M 7
 #define SWIGLU_F 864
 #include "swiglu_backward.cu"
-
-#define KERNEL loss_any
-#define LOSS_M shape_m
-#define LOSS_V shape_n
-#define LOSS_TOKENS shape_tokens
-#define LOSS_KEPT 0
-#include "loss.cu"
-#define KERNEL loss_kept
-#define LOSS_M shape_m
-#define LOSS_V shape_n
-#define LOSS_TOKENS shape_tokens
-#define LOSS_KEPT 2
-#include "loss.cu"
-#define KERNEL loss_set
-#define LOSS_M 5
-#define LOSS_V 4104
-#define LOSS_TOKENS 4099
-#define LOSS_KEPT 0
-#include "loss.cu"
 
 /* Half a unit in the last place of bf16, and what fp32 arithmetic adds to it. */
 #define BF16_ERROR (1.0 / 256 + 1e-5)
@@ -158,67 +139,9 @@ HOST_CODE static int swiglu_backward(emu_kernel *kernel, int m, int f, bool in_p
     return bad;
 }
 
-/* One row of the reference: log sum e^x; x - that is log softmax. */
-HOST_CODE static double log_sum(const float *x, int v)
-{
-    double top = x[0], sum = 0;
-    for (int j = 1; j < v; j++)
-        top = x[j] > top ? x[j] : top;
-    for (int j = 0; j < v; j++)
-        sum += exp(x[j] - top);
-    return top + log(sum);
-}
-
-/* Rows of v logits, the last of which are padding, larger than all others. gradient: with dlogits.
- * spread: of the logits, so that some rows have one likely target. */
-HOST_CODE static int loss(emu_kernel *kernel, int m, int v, int tokens, bool gradient, float spread)
-{
-    char what[64];
-    struct test_error losses = {0, 0, 0, 0}, gradients = losses;
-    float *logits = test_floats("logits", (size_t)m * v, spread);
-    for (int i = 0; i < m; i++)
-        for (int j = tokens; j < v; j++)
-            logits[(size_t)i * v + j] = 200;
-    emu_mark(logits, sizeof(float) * (size_t)m * v);
-    float *out = emu_alloc("loss", sizeof(float) * (size_t)m);
-    bf16 *d = gradient ? emu_alloc("dlogits", sizeof(bf16) * (size_t)m * v) : NULL;
-    int *target = emu_alloc("target", sizeof(int) * (size_t)m);
-    const float scale = 1.0f / 64;
-    struct cuda_train host = {.grad_scale = scale}, *train = NULL;
-    for (int i = 0; i < m; i++) /* the row's ends, none, and some between */
-        target[i] = i == 0 ? 0 : i == 1 ? tokens - 1 : i == 2 ? -1 : i * 37 % tokens;
-    emu_mark(target, sizeof(int) * (size_t)m);
-    if (gradient) {
-        train = emu_alloc("train", sizeof(host));
-        emu_write(train, &host, sizeof(host));
-    }
-    const struct emu_launch launch = {"loss", kernel, LOSS_LAUNCH((u32)m, (u32)v, 0), false, NULL};
-    EMU_RUN(&launch, out, d, logits, target, train);
-    for (int i = 0; i < m; i++) {
-        const float *x = logits + (size_t)i * v;
-        const double whole = log_sum(x, tokens);
-        test_compare(&losses, (size_t)i, out[i], target[i] < 0 ? 0 : whole - x[target[i]], 2e-6,
-                     2e-6);
-        for (int j = 0; gradient && j < v; j++) {
-            const double p = exp(x[j] - whole) - (j == target[i]);
-            const bool none = target[i] < 0 || j >= tokens;
-            test_compare(&gradients, (size_t)i * v + j, f32_from_bf16(d[(size_t)i * v + j]),
-                         none ? 0 : p * scale, none ? 1e-30 : 3e-7 * scale, BF16_ERROR);
-        }
-    }
-    snprintf(what, sizeof(what), "loss of %d rows of %d%s", m, tokens,
-             gradient ? ", gradient" : "");
-    int bad = test_verdict(&losses, what) | test_verdict(&gradients, what);
-    emu_free_all();
-    return bad;
-}
-
 HOST_CODE int main(void)
 {
     static const int shapes[][2] = {{1, 8}, {5, 24}, {3, 1032}, {11, 320}, {2, 4096}};
-    static const int vocabularies[] = {1, 2, 3, 5, 10, 37, 256, 2053, 20001};
-    /* In registers alone; with shared memory; with what neither holds. */
-    static const int longer[] = {3, 17003, 32766, 40007, 92002};
     int bad = 0;
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
         for (int part = 0; part < 2; part++) {
@@ -233,25 +156,5 @@ HOST_CODE int main(void)
     bad |= embed((emu_kernel *)embed_set, 7, 320, 7);
     bad |= swiglu((emu_kernel *)swiglu_set, 7, 864, 7);
     bad |= swiglu_backward((emu_kernel *)swiglu_backward_set, 7, 864, true);
-    for (size_t i = 0; i < sizeof(vocabularies) / sizeof(vocabularies[0]); i++) {
-        shape_m = 5;
-        shape_tokens = vocabularies[i];
-        shape_n = i % 3 ? (shape_tokens + 7) / 8 * 8 : shape_tokens;
-        emu_seed((u32)i);
-        bad |= loss((emu_kernel *)loss_any, shape_m, shape_n, shape_tokens, true, 4);
-        bad |= loss((emu_kernel *)loss_any, shape_m, shape_n, shape_tokens, false, 30);
-    }
-    shape_m = 2;
-    for (size_t i = 0; i < sizeof(longer) / sizeof(longer[0]); i++) {
-        shape_tokens = longer[i];
-        shape_n = i % 2 ? (shape_tokens + 7) / 8 * 8 : shape_tokens;
-        emu_seed((u32)i);
-        bad |= loss((emu_kernel *)loss_kept, shape_m, shape_n, shape_tokens, i % 3 != 1, 4);
-    }
-    shape_m = 2; /* more than shared memory holds */
-    shape_tokens = 70001;
-    shape_n = 70008;
-    bad |= loss((emu_kernel *)loss_any, shape_m, shape_n, shape_tokens, true, 4);
-    bad |= loss((emu_kernel *)loss_set, 5, 4104, 4099, true, 20);
     return bad;
 }

@@ -30,6 +30,7 @@ static i64 shape_params, shape_decayed, shape_table;
 #define NORM_EPS 1e-5f
 #define NORM_ACCUMULATE 1
 #define NORM_IN_PLACE 0
+#define NORM_FACTOR 0
 #include "norm_backward.cu"
 #define KERNEL norm_any
 #define NORM_M shape_m
@@ -37,6 +38,7 @@ static i64 shape_params, shape_decayed, shape_table;
 #define NORM_EPS 1e-5f
 #define NORM_ACCUMULATE 0
 #define NORM_IN_PLACE 0
+#define NORM_FACTOR 1
 #include "norm_backward.cu"
 #define KERNEL norm_in_place
 #define NORM_M shape_m
@@ -44,6 +46,7 @@ static i64 shape_params, shape_decayed, shape_table;
 #define NORM_EPS 1e-5f
 #define NORM_ACCUMULATE 0
 #define NORM_IN_PLACE 1
+#define NORM_FACTOR 0
 #include "norm_backward.cu"
 #define KERNEL norm_add_set
 #define NORM_M 21
@@ -51,6 +54,7 @@ static i64 shape_params, shape_decayed, shape_table;
 #define NORM_EPS 1e-5f
 #define NORM_ACCUMULATE 1
 #define NORM_IN_PLACE 0
+#define NORM_FACTOR 0
 #include "norm_backward.cu"
 
 #define KERNEL sum_any
@@ -126,7 +130,7 @@ HOST_CODE static void norm_row(double *dx, double *dgain, double *sizes, const d
         dx[j] = r * (dy[j] * (double)gain[j] - x[j] * r * r * mean);
 }
 
-/* What dx holds before: nothing, what is added to, dy itself. */
+/* What dx holds before: nothing, and dy lacks a factor of each row; what is added to; dy. */
 enum norm_dx { NORM_NOTHING, NORM_ADDED_TO, NORM_DY };
 
 HOST_CODE static int norm_backward(emu_kernel *one, emu_kernel *two, enum norm_dx first)
@@ -142,6 +146,7 @@ HOST_CODE static int norm_backward(emu_kernel *one, emu_kernel *two, enum norm_d
         first == NORM_NOTHING ? emu_alloc("dx", sizeof(float) * n) : test_floats("dx", n, 1);
     float *dgain = test_floats("dgain", (size_t)d, 1), *before = malloc(sizeof(float) * n);
     float *rstd = emu_alloc("rstd", sizeof(float) * (size_t)m);
+    float *factor = first == NORM_NOTHING ? test_floats("factor", (size_t)m, 1) : NULL;
     void *scratch = emu_alloc("scratch", NORM_BACKWARD_SCRATCH((u32)m, (u32)d, 0));
     double *row = malloc(columns), *sums = malloc(columns), *sizes = calloc(1, columns);
     double *dy_row = malloc(columns);
@@ -159,11 +164,12 @@ HOST_CODE static int norm_backward(emu_kernel *one, emu_kernel *two, enum norm_d
                                       false, NULL};
     const struct emu_launch launch_2 = {"norm_backward_2", two,
                                         NORM_BACKWARD_LAUNCH_2((u32)m, (u32)d, 0), false, NULL};
-    EMU_RUN(&launch, dx, dx16, dgain, dy, x, rstd, gain, scratch);
-    EMU_RUN(&launch_2, dx, dx16, dgain, dy, x, rstd, gain, scratch);
+    EMU_RUN(&launch, dx, dx16, dgain, dy, x, rstd, gain, factor, scratch);
+    EMU_RUN(&launch_2, dx, dx16, dgain, dy, x, rstd, gain, factor, scratch);
     for (int i = 0; i < m; i++) {
         for (int j = 0; j < d; j++)
-            dy_row[j] = dy ? f32_from_bf16(dy[(size_t)i * d + j]) : before[(size_t)i * d + j];
+            dy_row[j] = (dy ? f32_from_bf16(dy[(size_t)i * d + j]) : before[(size_t)i * d + j]) *
+                        (factor ? (double)factor[i] : 1);
         norm_row(row, sums, sizes, dy_row, x + (size_t)i * d, rstd[i], gain, d);
         for (int j = 0; j < d; j++) {
             const size_t at = (size_t)i * d + j;

@@ -12,7 +12,7 @@
 #include "device.h"
 #include "launch.h"
 #include "archrt_cuda.h"
-#include "product.h"
+#include "head.h"
 
 /* Row i * 8 of this thread: its probabilities times grad_scale; factor = grad_scale / sum. */
 DEVICE void CONCAT(KERNEL, _softmax)(const struct product *p, float sums[PRODUCT_I][PRODUCT_J][4],
@@ -23,40 +23,8 @@ DEVICE void CONCAT(KERNEL, _softmax)(const struct product *p, float sums[PRODUCT
         UNROLL
         for (u32 k = 0; k < 2; k++) {
             float *z = &sums[i / 2][j][i % 2 * 2 + k];
-            *z = fast_exp2((*z - top) * 1.44269504f) * factor;
+            *z = head_exp(*z, top) * factor;
         }
-    }
-}
-
-/* Less grad_scale where the target is, in column `at` from this thread's first one. Few tiles have
- * a target of their rows. */
-DEVICE void CONCAT(KERNEL, _target)(const struct product *p, float sums[PRODUCT_I][PRODUCT_J][4],
-                                    u32 i, u32 at, float scale)
-{
-    if (!warp_any(at < product_pieces(p) * 8))
-        return;
-    UNROLL
-    for (u32 j = 0; j < product_pieces(p); j++) {
-        UNROLL
-        for (u32 k = 0; k < 2; k++)
-            if (at == j * 8 + k)
-                sums[i / 2][j][i % 2 * 2 + k] -= scale;
-    }
-}
-
-/* Columns from number `tokens` on are padding, in the last tiles. */
-DEVICE void CONCAT(KERNEL, _pad)(const struct product *p, float sums[PRODUCT_I][PRODUCT_J][4],
-                                 u32 tokens)
-{
-    const u32 c0 = product_column(p) + lane_id() % 4 * 2;
-    if (product_column(p) + product_pieces(p) * 8 <= tokens)
-        return;
-    UNROLL
-    for (u32 j = 0; j < product_pieces(p); j++) {
-        UNROLL
-        for (u32 i = 0; i < PRODUCT_I * 4; i++)
-            if (c0 + j * 8 + i % 2 >= tokens)
-                sums[i / 4][j][i % 4] = 0.0f;
     }
 }
 
@@ -90,10 +58,10 @@ KERNEL(bf16 *RESTRICT dlogits, const product_source *x, const product_source *RE
             const u32 r = r0 + i * 8, live = r < p.a.side;
             CONCAT(KERNEL, _softmax)
             (&p, sums, i, live ? top[r] : 0.0f, live ? f32_divide(scale, sum[r]) : 0.0f);
-            CONCAT(KERNEL, _target)
-            (&p, sums, i, live ? (u32)target[r] - token - c0 : 0xffffffffu, scale);
+            head_target(&p, sums, i, live ? (u32)target[r] - token - c0 : HEAD_NONE, (float *)0,
+                        scale);
         }
-        CONCAT(KERNEL, _pad)(&p, sums, tokens);
+        head_pad(&p, sums, tokens, 0.0f);
         product_store_bf16(&p, dlogits, (u32)(MM_N), sums);
     }
 }

@@ -140,11 +140,4 @@ enum { ROPE_THREADS = 128 }; /* a row each */
 #define ROPE_LANES(e) ((e) <= 64 ? 8u : (e) <= 128 ? 16u : 32u) /* of a head */
 #define PREFILL_ROPE_LAUNCH(m, n, k) {(m), 1, 1}, ROPE_THREADS, 0
 
-/* LOSS_HOLDS: vectors of a row, four floats each, that shared memory holds. */
-enum { LOSS_THREADS = 512, LOSS_EACH = 8, LOSS_SUMS = 2 * LOSS_THREADS / 32 * 4 };
-#define LOSS_VECTORS(n) (((n) + 3) / 4)
-#define LOSS_ROOM ((SHARED_MOST - LOSS_SUMS) / 16)
-#define LOSS_HOLDS(n) (LOSS_VECTORS(n) < LOSS_ROOM ? LOSS_VECTORS(n) : LOSS_ROOM)
-#define LOSS_LAUNCH(m, n, k) {(m), 1, 1}, LOSS_THREADS, LOSS_SUMS + 16 * LOSS_HOLDS(n)
-
 #endif

@@ -14,10 +14,12 @@
         PRODUCT_WGMMA * 2, { PRODUCT_ACROSS_MAP(2, m, n), PRODUCT_ACROSS_MAP(3, m, k) }            \
     }
 
-/* The head without logits (head_loss.cu, head_gradient.cu): a pair of numbers for each row of a tile;
- * rows of the pairs, so that each begins at 8 bytes. */
-enum { HEAD_WARPS = 8, HEAD_EACH = 4 };
+/* The head without logits (head_softmax.cu, head_loss.cu, head_gradient.cu): a pair of numbers for
+ * each row of a tile; rows of the pairs, so that each begins at 8 bytes. HEAD_QUARTERS: of 32 rows,
+ * whole tiles of them. */
+enum { HEAD_WARPS = 8, HEAD_EACH = 4, HEAD_JOINS = 16 };
 #define HEAD_ROWS(m) (CEIL_DIV(m, 2) * 2)
+#define HEAD_QUARTERS(m) (CEIL_DIV(m, PRODUCT_ROWS) * 4)
 #define HEAD_PARTS(m, n) CEIL_DIV(n, PRODUCT_COLUMNS(m, n))
 #define HEAD_LOSS_LAUNCH(m, n, k) PRODUCT_LAUNCH(m, n, PRODUCT_ALONG, PRODUCT_ALONG)
 #define HEAD_LOSS_LAUNCH_2(m, n, k) {CEIL_DIV(m, 32), 1, 1}, HEAD_WARPS * 32, HEAD_WARPS * 32 * 8
@@ -29,6 +31,18 @@ enum { HEAD_WARPS = 8, HEAD_EACH = 4 };
             PRODUCT_ROW_MAP(4, m, k), MATRIX_MAP(5, n, k, PRODUCT_COLUMNS(m, n) / 2)               \
         }                                                                                          \
     }
+#define HEAD_SOFTMAX_LAUNCH(m, n, k) {CEIL_DIV(m, HEAD_WARPS), 1, 1}, HEAD_WARPS * 32, 0
+#define HEAD_SOFTMAX_LAUNCH_2(m, n, k) PRODUCT_LAUNCH(m, n, PRODUCT_ALONG, PRODUCT_ALONG)
+#define HEAD_SOFTMAX_LAUNCH_3(m, n, k)                                                             \
+    {HEAD_QUARTERS(m), 1, 1}, HEAD_JOINS * 32, HEAD_JOINS * 32 * 8 + 32 * 4
+/* Few blocks, each over many tiles, since there is rarely anything to do. */
+#define HEAD_SOFTMAX_LAUNCH_4(m, n, k)                                                             \
+    {LEAST(PRODUCT_BLOCKS(m, n), CUDA_SMS * (PRODUCT_WGMMA ? 1 : 2)), 1, 1}, PRODUCT_THREADS,      \
+        PRODUCT_WGMMA ? PRODUCT_SHARED(PRODUCT_COLUMNS(m, n)) : 3 * 4 * PRODUCT_ALONG
+#define HEAD_SOFTMAX_LAUNCH_5(m, n, k) HEAD_SOFTMAX_LAUNCH_3(m, n, k)
+#define HEAD_SOFTMAX_SCRATCH(m, n, k)                                                              \
+    (8 * (size_t)HEAD_ROWS(m) * (1 + (size_t)HEAD_PARTS(m, n)) + 4 * (size_t)HEAD_QUARTERS(m))
+#define HEAD_SOFTMAX_MAPS(m, n, k) HEAD_LOSS_MAPS(m, n, k)
 #define HEAD_GRADIENT_LAUNCH(m, n, k) PRODUCT_LAUNCH(m, n, PRODUCT_ALONG, PRODUCT_ALONG)
 #define HEAD_GRADIENT_MAPS(m, n, k) MATMUL_MAPS(m, n, k)
 

@@ -5,6 +5,7 @@
  * NORM_M            rows, NORM_D columns (a multiple of 8); NORM_EPS is ignored
  * NORM_ACCUMULATE   1 adds to dx, 0 overwrites it
  * NORM_IN_PLACE     1: dy stands in dx, in fp32 (and NORM_ACCUMULATE is 0)
+ * NORM_FACTOR       1: dy lacks a factor of each row, factor[m]
  *
  * Floor: 16 M D bytes, of which 10 are read (12 and 6 where dx is
  * overwritten, 14 and 8 in place).
@@ -66,9 +67,10 @@ DEVICE float CONCAT(KERNEL, _dot)(struct norm_row row, const float *RESTRICT gai
     return sum;
 }
 
-/* This thread's part of the row's dx; its share of dgain goes to sums. mean: of g x. */
+/* This thread's part of the row's dx; its share of dgain goes to sums. mean: of g x; by: what is
+ * linear in dy still lacks, r among it. */
 DEVICE void CONCAT(KERNEL, _row)(float *dx, bf16 *dx16, float *sums, struct norm_row row,
-                                 const float *RESTRICT gain, float r, float mean)
+                                 const float *RESTRICT gain, float r, float mean, float by)
 {
     const float pull = mean * r * r;
     for (u32 c = threadIdx.x * 4; c < (u32)(NORM_D); c += NORM_THREADS * 4) {
@@ -81,8 +83,8 @@ DEVICE void CONCAT(KERNEL, _row)(float *dx, bf16 *dx16, float *sums, struct norm
         four_load(sum, sums + c);
         UNROLL
         for (u32 i = 0; i < 4; i++) {
-            out[i] += r * f32_fma(dy[i], g[i], -x[i] * pull);
-            sum[i] = f32_fma(dy[i], x[i] * r, sum[i]);
+            out[i] += by * f32_fma(dy[i], g[i], -x[i] * pull);
+            sum[i] = f32_fma(dy[i], x[i] * by, sum[i]);
         }
         four_store(dx + c, out);
         four_store_bf16(dx16 + c, out);
@@ -113,7 +115,8 @@ DEVICE struct norm_row CONCAT(KERNEL, _stage)(float *stages, u32 number)
 
 KERNEL_ENTRY(NORM_THREADS, 4)
 KERNEL(float *dx, bf16 *dx16, float *dgain, const bf16 *dy, const float *x,
-       const float *RESTRICT rstd, const float *RESTRICT gain, void *scratch)
+       const float *RESTRICT rstd, const float *RESTRICT gain, const float *RESTRICT factor,
+       void *scratch)
 {
     SHARED_ARENA(arena);
     const u32 d = (u32)(NORM_D), m = (u32)(NORM_M), staged = NORM_STAGED(d);
@@ -121,6 +124,7 @@ KERNEL(float *dx, bf16 *dx16, float *dgain, const bf16 *dy, const float *x,
     const float zero[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     u32 odd = 0;
     (void)dgain;
+    (void)factor;
     for (u32 c = threadIdx.x * 4; c < d; c += NORM_THREADS * 4)
         four_store(sums + c, zero);
     struct norm_row now = CONCAT(KERNEL, _stage)(sums + d, 0);
@@ -128,7 +132,7 @@ KERNEL(float *dx, bf16 *dx16, float *dgain, const bf16 *dy, const float *x,
         CONCAT(KERNEL, _fetch)(now, CONCAT(KERNEL, _at)(x, dx, dy, blockIdx.x));
     copy_async_commit();
     for (u32 row = blockIdx.x; row < m; row += gridDim.x, odd ^= 1) {
-        const float r = rstd[row];
+        const float r = rstd[row], by = NORM_FACTOR ? r * factor[row] : r;
         const u64 at = (u64)row * d;
         const struct norm_row next = CONCAT(KERNEL, _stage)(sums + d, odd ^ 1);
         if (!staged)
@@ -139,7 +143,7 @@ KERNEL(float *dx, bf16 *dx16, float *dgain, const bf16 *dy, const float *x,
         copy_async_wait(1);
         float mean = CONCAT(KERNEL, _dot)(now, gain);
         mean = block_sum(mean, means + odd * (NORM_THREADS / WARP), NORM_THREADS) / (float)d;
-        CONCAT(KERNEL, _row)(dx + at, dx16 + at, sums, now, gain, r, mean);
+        CONCAT(KERNEL, _row)(dx + at, dx16 + at, sums, now, gain, r, mean, by);
         now = next;
     }
     float *partial = (float *)scratch + (u64)blockIdx.x * d;
@@ -153,7 +157,7 @@ KERNEL(float *dx, bf16 *dx16, float *dgain, const bf16 *dy, const float *x,
 KERNEL_ENTRY(COLUMNS_THREADS, 1)
 CONCAT(KERNEL, _2)
 (float *dx, bf16 *dx16, float *dgain, const bf16 *dy, const float *x, const float *rstd,
- const float *gain, void *scratch)
+ const float *gain, const float *factor, void *scratch)
 {
     SHARED_ARENA(arena);
     (void)dx;
@@ -162,6 +166,7 @@ CONCAT(KERNEL, _2)
     (void)x;
     (void)rstd;
     (void)gain;
+    (void)factor;
     add_columns(dgain, (const float *)scratch, NORM_BACKWARD_BLOCKS((u32)(NORM_M), (u32)(NORM_D)),
                 (u32)(NORM_D), (float *)(void *)arena);
 }
@@ -172,3 +177,4 @@ CONCAT(KERNEL, _2)
 #undef NORM_EPS
 #undef NORM_ACCUMULATE
 #undef NORM_IN_PLACE
+#undef NORM_FACTOR

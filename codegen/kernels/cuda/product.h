@@ -63,6 +63,7 @@ DEVICE void product_corner(u32 tile, u32 rows, u32 columns, u32 wide, u32 *row, 
 
 struct product;
 DEVICE u32 product_tiles(const struct product *p);
+DEVICE u32 product_skips(const struct product *p, u32 tile);
 #if PRODUCT_WGMMA
 #include "product_wgmma.h"
 #else
@@ -72,6 +73,17 @@ DEVICE u32 product_tiles(const struct product *p);
 DEVICE u32 product_tiles(const struct product *p)
 {
     return PRODUCT_TILES(p->a.side, p->b.side, p->columns);
+}
+
+/* Whether nobody wants a tile: the kernel leaves it out, as the threads that copy do. */
+DEVICE u32 product_skips(const struct product *p, u32 tile)
+{
+    u32 row, column;
+    if (!p->wanted)
+        return 0;
+    product_corner(tile, p->a.side, p->b.side, p->columns, &row, &column);
+    const u32 *quarters = p->wanted + row / PRODUCT_ROWS * 4;
+    return (quarters[0] | quarters[1] | quarters[2] | quarters[3]) == 0;
 }
 
 /* The sums as bf16 to C, whose rows are `row` elements apart, 64 whole bytes at a time. */

@@ -6,14 +6,16 @@
 
 struct product {
     struct product_operand a, b;
-    const float *old; /* not asked for ahead */
-    u32 columns;      /* of a tile: 128 */
+    const float *old;  /* not asked for ahead */
+    const u32 *wanted; /* 0, or of each 32 rows of C: 0 where their tile need not be made for them */
+    u32 columns;       /* of a tile: 128 */
     bf16 *ring;
     u32 row, column; /* corner of the tile */
 };
 
 DEVICE void product_start(struct product *p, u32 columns, u8 *arena)
 {
+    p->wanted = 0;
     p->columns = columns;
     p->ring = (bf16 *)(void *)arena;
 }

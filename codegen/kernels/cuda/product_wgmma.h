@@ -16,8 +16,9 @@ enum {
 
 struct product {
     struct product_operand a, b;
-    const float *old; /* what the sums are added to, laid out as C; 0: nothing */
-    u32 columns;      /* of a tile: a constant */
+    const float *old;  /* what the sums are added to, laid out as C; 0: nothing */
+    const u32 *wanted; /* 0, or of each 32 rows of C: 0 where their tile need not be made for them */
+    u32 columns;       /* of a tile: a constant */
     u8 *ring;
     u64 *full, *empty; /* mbarriers of the stages */
     u32 row, column;   /* corner of the tile */
@@ -27,6 +28,7 @@ struct product {
 DEVICE void product_start(struct product *p, u32 columns, u8 *arena)
 {
     const u32 stages = PRODUCT_STAGES(columns);
+    p->wanted = 0;
     p->columns = columns;
     p->ring = arena;
     p->full = (u64 *)(void *)(arena + stages * PRODUCT_STAGE_BYTES(columns));
@@ -98,6 +100,8 @@ DEVICE u32 product_feed(struct product *p)
     tensor_map_acquire(p->b.at);
     u32 step = 0;
     for (u32 tile = blockIdx.x; tile < product_tiles(p); tile += gridDim.x) {
+        if (product_skips(p, tile))
+            continue;
         product_corner(tile, p->a.side, p->b.side, p->columns, &p->row, &p->column);
         for (u32 k = 0; k < p->a.depth; k += PRODUCT_DEPTH, step++) {
             u8 *stage = p->ring + step % stages * bytes;
