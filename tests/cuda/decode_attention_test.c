@@ -42,98 +42,45 @@ KERNEL_ENTRY(WARP, 1) own_keys(bf16 *cache, const bf16 *made, const i32 *at)
         cache[at[blockIdx.x] + (i32)e] = made[blockIdx.x * HEAD_DIM + e];
 }
 
+#include "cache_test.h"
+
 struct buffers {
-    bf16 *att, *q, *cache, *made;
+    struct cached of;
+    bf16 *made; /* the rows' own keys and values, and where in the cache they go */
     i32 *at;
     u32 n_made;
-    i32 *slot, *length, *pages;
     void *scratch;
     i32 *counter;
-    double score[2048];
 };
 
-/* Row i has slot m - 1 - i, whose page p is number i PAGES + p of the pool. The keys past its
- * length are never written. */
+HOST_CODE static void make_own(struct buffers *b, u32 row, u32 t)
+{
+    for (u32 h = 0; h < 2 * run_kv_heads; h++) {
+        const bf16 *own = cached_at(&b->of, row, h / run_kv_heads, h % run_kv_heads, t);
+        const i32 at = (i32)(own - b->of.cache);
+        emu_write(b->at + b->n_made++, &at, 4);
+    }
+}
+
 HOST_CODE static void make(struct buffers *b, const u32 *lengths)
 {
-    const size_t e = HEAD_DIM, head = KV_PAGE * e, page = 2 * run_kv_heads * head;
-    b->att = emu_alloc("att", run_m * HEADS * e * 2);
-    b->q = test_bf16s("q", run_m * HEADS * e, 1.5f);
-    b->cache = emu_alloc("cache", run_m * run_pages * page * 2);
-    b->made = test_bf16s("made", run_m * 2 * run_kv_heads * e, 1);
+    cached_make(&b->of);
+    b->made = test_bf16s("made", run_m * 2 * run_kv_heads * HEAD_DIM, 1);
     b->at = emu_alloc("at", run_m * 2 * run_kv_heads * 4);
     b->n_made = 0;
-    b->slot = emu_alloc("slot", run_m * 4);
-    b->length = emu_alloc("length", run_m * 4);
-    b->pages = emu_alloc("pages", run_m * run_pages * 4);
     b->scratch = emu_alloc("scratch", DECODE_ATTENTION_SCRATCH(run_m, 0, 0) + 16);
     b->counter = emu_alloc("counter", CUDA_COUNTERS * 4);
     emu_fill(b->counter, 0, CUDA_COUNTERS * 4);
     for (u32 i = 0; i < run_m; i++) {
-        const i32 slot = lengths[i] ? (i32)(run_m - 1 - i) : -1, at = (i32)lengths[i] - 1;
-        emu_write(b->slot + i, &slot, 4);
-        if (slot >= 0)
-            emu_write(b->length + slot, &at, 4);
-        for (u32 p = 0; p < run_pages; p++) {
-            const i32 number = p * KV_PAGE < lengths[i] ? (i32)(i * run_pages + p) : 1 << 30;
-            emu_write(b->pages + (run_m - 1 - i) * run_pages + p, &number, 4);
-        }
-        for (u32 t = 0; t < lengths[i]; t++)
-            for (u32 h = 0; h < 2 * run_kv_heads; h++) {
-                const size_t to = (i * run_pages + t / KV_PAGE) * page + h * head + t % KV_PAGE * e;
-                const i32 own = (i32)to;
-                bf16 v[HEAD_DIM];
-                for (u32 j = 0; j < e; j++)
-                    v[j] = bf16_from_f32(test_random());
-                if (t + 1 < lengths[i])
-                    emu_write(b->cache + to, v, sizeof(v));
-                else
-                    emu_write(b->at + b->n_made++, &own, 4);
-            }
-    }
-}
-
-HOST_CODE static const bf16 *key(const struct buffers *b, u32 row, u32 half, u32 kv, u32 t)
-{
-    const size_t head = KV_PAGE * HEAD_DIM, page = 2 * run_kv_heads * head;
-    return b->cache + (row * run_pages + t / KV_PAGE) * page + (half * run_kv_heads + kv) * head +
-           t % KV_PAGE * HEAD_DIM;
-}
-
-HOST_CODE static void compare_head(struct buffers *b, struct test_error *error, u32 row, u32 h,
-                                   u32 length)
-{
-    const bf16 *q = b->q + ((size_t)row * HEADS + h) * HEAD_DIM;
-    const u32 kv = h / run_group;
-    double most = -1e30, all = 0;
-    for (u32 t = 0; t < length; t++) {
-        const bf16 *k = key(b, row, 0, kv, t);
-        double sum = 0;
-        for (u32 j = 0; j < HEAD_DIM; j++)
-            sum += (double)f32_from_bf16(q[j]) * f32_from_bf16(k[j]);
-        b->score[t] = sum / sqrt(HEAD_DIM);
-        most = fmax(most, b->score[t]);
-    }
-    for (u32 t = 0; t < length; t++)
-        all += b->score[t] = exp(b->score[t] - most);
-    for (u32 j = 0; j < HEAD_DIM; j++) {
-        const size_t at = ((size_t)row * HEADS + h) * HEAD_DIM + j;
-        double sum = 0, size = 0;
-        bf16 got;
-        for (u32 t = 0; t < length; t++) {
-            const double v = f32_from_bf16(key(b, row, 1, kv, t)[j]);
-            sum += b->score[t] / all * v;
-            size += b->score[t] / all * fabs(v);
-        }
-        emu_read(&got, b->att + at, 2);
-        /* weights as bf16, 2^-9 each, and the result */
-        test_compare(error, at, f32_from_bf16(got), sum, size / 500, 1.0 / 250);
+        cached_row(&b->of, i, lengths[i], lengths[i] ? lengths[i] - 1 : 0);
+        if (lengths[i])
+            make_own(b, i, lengths[i] - 1);
     }
 }
 
 HOST_CODE static int check(emu_kernel *kernel, const u32 *lengths)
 {
-    static struct buffers b;
+    struct buffers b;
     char what[128];
     struct test_error error = {0, 0, 0, 0};
     i32 counted = 0;
@@ -142,13 +89,15 @@ HOST_CODE static int check(emu_kernel *kernel, const u32 *lengths)
                                       true, NULL};
     const struct emu_launch before = {
         "own_keys", (emu_kernel *)own_keys, {b.n_made, 1, 1}, WARP, 0, false, NULL};
-    EMU_RUN(&before, b.cache, b.made, b.at);
-    EMU_RUN(&launch, b.att, b.q, b.cache, b.slot, b.length, b.pages, b.scratch, b.counter);
+    EMU_RUN(&before, b.of.cache, b.made, b.at);
+    EMU_RUN(&launch, b.of.att, b.of.q, b.of.cache, b.of.slot, b.of.length, b.of.pages, b.scratch,
+            b.counter);
     for (u32 i = 0; i < CUDA_COUNTERS; i++)
         counted |= b.counter[i];
     for (u32 i = 0; i < run_m; i++)
         for (u32 h = 0; h < HEADS && lengths[i]; h++)
-            compare_head(&b, &error, i, h, lengths[i]);
+            /* weights as bf16, 2^-9 each, and the result */
+            cached_compare(&b.of, &error, i, h, lengths[i], 1.0 / 500, 1.0 / 250);
     snprintf(what, sizeof(what), "attention of %u rows, %u x %u heads of %d, %u clusters of %u",
              run_m, run_kv_heads, run_group, HEAD_DIM, (u32)KEYS_CLUSTERS(run_m),
              (u32)KEYS_CLUSTER(run_m));

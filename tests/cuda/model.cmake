@@ -2,6 +2,13 @@
 set(model_units batch decode prefill forward backward update)
 set(model_host decode prefill train_gradients train_products train_rest model)
 
+# What a program is asked, which knows its tables alone: compiled once for all of them.
+add_library(cuda_model_test OBJECT model_test.c model_training.c model_inference.c model_bench.c)
+target_include_directories(cuda_model_test PRIVATE ${PROJECT_SOURCE_DIR}/codegen
+    ${PROJECT_SOURCE_DIR}/codegen/kernels ${CMAKE_CURRENT_SOURCE_DIR})
+target_compile_definitions(cuda_model_test PRIVATE _GNU_SOURCE)
+target_link_libraries(cuda_model_test PRIVATE archc_flags archrt cuda_emulator)
+
 # cuda_model_test(NAME SEED [bench]): model_NAME.arch becomes a program whose device is the emulator.
 function(cuda_model_test name seed)
     set(dir ${CMAKE_CURRENT_BINARY_DIR}/model_${name})
@@ -35,7 +42,7 @@ function(cuda_model_test name seed)
     set_source_files_properties(${host} PROPERTIES COMPILE_OPTIONS "-w;-march=native")
     target_link_libraries(cuda_model_${name}_program PUBLIC archrt cuda_emulator)
 
-    add_executable(cuda_model_${name} model_test.c)
+    add_executable(cuda_model_${name} $<TARGET_OBJECTS:cuda_model_test>)
     target_link_libraries(cuda_model_${name} PRIVATE cuda_model_${name}_program
         $<TARGET_OBJECTS:cuda_model_${name}_kernels>)
     add_test(NAME cuda.model_${name} COMMAND cuda_model_${name} ${seed} ${ARGN})

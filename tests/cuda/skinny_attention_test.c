@@ -53,97 +53,31 @@ token(bf16 *q, bf16 *cache, const int *slot, const int *length, const int *pages
     }
 }
 
+#include "cache_test.h"
+
 enum { MOST_KEYS = 34 * SKINNY_KEYS_TEAMS * KEYS_TILE }; /* what 34 blocks share */
 
 struct buffers {
-    bf16 *att, *q, *cache;
-    i32 *slot, *length, *pages;
+    struct cached of;
     void *scratch;
     i32 *counter;
 };
 
-HOST_CODE static bf16 *key(const struct buffers *b, u32 row, u32 half, u32 kv, u32 t)
-{
-    const size_t head = KV_PAGE * HEAD_DIM, page = 2 * run_kv_heads * head;
-    return b->cache + (row * run_pages + t / KV_PAGE) * page + (half * run_kv_heads + kv) * head +
-           t % KV_PAGE * HEAD_DIM;
-}
-
-/* Row i has slot m - 1 - i, whose page p is number i PAGES + p of the pool. What is past its length
- * is never written. */
-HOST_CODE static void make_row(struct buffers *b, u32 row, u32 keys)
-{
-    const i32 slot = keys ? (i32)(run_m - 1 - row) : -1, length = (i32)keys - 1;
-    emu_write(b->slot + row, &slot, 4);
-    if (slot >= 0)
-        emu_write(b->length + slot, &length, 4);
-    for (u32 p = 0; p < run_pages; p++) {
-        const i32 number = p * KV_PAGE < keys ? (i32)(row * run_pages + p) : 1 << 30;
-        emu_write(b->pages + (run_m - 1 - row) * run_pages + p, &number, 4);
-    }
-    for (u32 t = 0; t < keys; t++)
-        for (u32 h = 0; h < 2 * run_kv_heads; h++) {
-            bf16 v[HEAD_DIM];
-            for (u32 j = 0; j < HEAD_DIM; j++)
-                v[j] = bf16_from_f32(test_random());
-            emu_write(key(b, row, h / run_kv_heads, h % run_kv_heads, t), v, sizeof(v));
-        }
-}
-
 HOST_CODE static void make(struct buffers *b, const u32 *keys)
 {
-    const size_t page = 2 * run_kv_heads * KV_PAGE * HEAD_DIM;
-    b->att = emu_alloc("att", run_m * HEADS * HEAD_DIM * 2);
-    b->q = test_bf16s("q", run_m * HEADS * HEAD_DIM, 1.5f);
-    b->cache = emu_alloc("cache", run_m * run_pages * page * 2);
-    b->slot = emu_alloc("slot", run_m * 4);
-    b->length = emu_alloc("length", run_m * 4);
-    b->pages = emu_alloc("pages", run_m * run_pages * 4);
+    cached_make(&b->of);
     b->scratch = emu_alloc("scratch", SKINNY_ATTENTION_SCRATCH(run_m, 0, 0));
     b->counter = emu_alloc("counter", run_m * run_kv_heads * 4);
     emu_fill(b->counter, 0, run_m * run_kv_heads * 4);
     for (u32 i = 0; i < run_m; i++)
-        make_row(b, i, keys[i]);
+        cached_row(&b->of, i, keys[i], keys[i]);
 }
 
-/* The weights of a head's keys; the result is their sum. */
-HOST_CODE static double weigh(const struct buffers *b, double *weight, u32 row, u32 h, u32 keys)
+HOST_CODE static void run(const struct emu_launch *launch, const struct buffers *b)
 {
-    const bf16 *q = b->q + ((size_t)row * HEADS + h) * HEAD_DIM;
-    double most = -1e30, all = 0;
-    for (u32 t = 0; t < keys; t++) {
-        const bf16 *k = key(b, row, 0, h / run_group, t);
-        double sum = 0;
-        for (u32 j = 0; j < HEAD_DIM; j++)
-            sum += (double)f32_from_bf16(q[j]) * f32_from_bf16(k[j]);
-        weight[t] = sum / sqrt(HEAD_DIM);
-        most = fmax(most, weight[t]);
-    }
-    for (u32 t = 0; t < keys; t++)
-        all += weight[t] = exp(weight[t] - most);
-    return all;
-}
-
-HOST_CODE static void compare_head(const struct buffers *b, struct test_error *error, u32 row,
-                                   u32 h, u32 keys)
-{
-    static double weight[MOST_KEYS];
-    const double all = weigh(b, weight, row, h, keys);
-    double sum[HEAD_DIM] = {0}, size[HEAD_DIM] = {0};
-    for (u32 t = 0; t < keys; t++) {
-        const bf16 *v = key(b, row, 1, h / run_group, t);
-        for (u32 j = 0; j < HEAD_DIM; j++) {
-            sum[j] += weight[t] / all * (double)f32_from_bf16(v[j]);
-            size[j] += weight[t] / all * fabs((double)f32_from_bf16(v[j]));
-        }
-    }
-    for (u32 j = 0; j < HEAD_DIM; j++) {
-        const size_t at = ((size_t)row * HEADS + h) * HEAD_DIM + j;
-        bf16 got;
-        emu_read(&got, b->att + at, 2);
-        /* weights as bf16, which may be wrong by 2^-8 each where keys are few, and the result */
-        test_compare(error, at, f32_from_bf16(got), sum[j], size[j] / 252, 1.0 / 252);
-    }
+    const struct cached *of = &b->of;
+    EMU_RUN(launch, of->att, of->q, of->cache, of->slot, of->length, of->pages, b->scratch,
+            b->counter);
 }
 
 /* Blocks, warps and lanes in another order: not a bit may change, and counters were left at 0. */
@@ -153,10 +87,10 @@ HOST_CODE static int differs(const struct emu_launch *launch, const struct buffe
     void *first = malloc(bytes);
     if (!first)
         return 1;
-    memcpy(first, b->att, bytes);
+    memcpy(first, b->of.att, bytes);
     emu_seed(1000 + run_sms);
-    EMU_RUN(launch, b->att, b->q, b->cache, b->slot, b->length, b->pages, b->scratch, b->counter);
-    const int changed = memcmp(first, b->att, bytes) != 0;
+    run(launch, b);
+    const int changed = memcmp(first, b->of.att, bytes) != 0;
     free(first);
     if (changed)
         printf("attention of %u rows, %u blocks: another order, other results\n", run_m, run_sms);
@@ -174,13 +108,15 @@ HOST_CODE static int check(emu_kernel *kernel, const u32 *keys)
                                       true, NULL};
     const struct emu_launch before = {
         "token", (emu_kernel *)token, {run_m, 1, 1, 0}, WARP, 0, false, NULL};
-    EMU_RUN(&before, b.q, b.cache, b.slot, b.length, b.pages);
-    EMU_RUN(&launch, b.att, b.q, b.cache, b.slot, b.length, b.pages, b.scratch, b.counter);
+    EMU_RUN(&before, b.of.q, b.of.cache, b.of.slot, b.of.length, b.of.pages);
+    run(&launch, &b);
     for (u32 i = 0; i < run_m * run_kv_heads; i++)
         counted |= b.counter[i];
     for (u32 i = 0; i < run_m; i++)
         for (u32 h = 0; h < HEADS && keys[i]; h++)
-            compare_head(&b, &error, i, h, keys[i]);
+            /* weights as bf16, which may be wrong by 2^-8 each where keys are few, and the result
+             */
+            cached_compare(&b.of, &error, i, h, keys[i], 1.0 / 252, 1.0 / 252);
     snprintf(what, sizeof(what), "attention of %u rows, %u x %u heads of %d, %u blocks, %u slots",
              run_m, run_kv_heads, run_group, HEAD_DIM, run_sms, (u32)SKINNY_KEYS_SLOTS(run_m));
     const int changed = !counted && run_group == 4 && differs(&launch, &b);
