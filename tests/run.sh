@@ -98,8 +98,10 @@ build clang clang -DCMAKE_BUILD_TYPE=Release -DARCHC_TEST_CUDA=OFF && run_ctest 
 # Leaks are not errors: the compiler's arena ends with the process.
 ASAN_OPTIONS=detect_leaks=0
 export ASAN_OPTIONS
-# Sanitizers make gcc warn of code that it has rewritten itself.
-build sanitize gcc -DCMAKE_BUILD_TYPE=RelWithDebInfo -DARCHC_SANITIZE=ON -DARCHC_WERROR=OFF \
+# Sanitizers make gcc warn of code that it has rewritten itself; what they find they find at -O1, for
+# a third of the time that -O2 takes to compile.
+build sanitize gcc -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+    -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g1 -DNDEBUG" -DARCHC_SANITIZE=ON -DARCHC_WERROR=OFF \
     -DARCHC_TEST_CUDA=OFF &&
     run_ctest sanitize -LE slow
 finish

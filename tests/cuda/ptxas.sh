@@ -19,14 +19,15 @@ else
     [ "$record" != record ] || { echo "no ptxas: nothing to record"; exit 1; }
 fi
 
-# figures ARCH MODEL PTX: a line for each kernel.
+# figures ARCH MODEL PTX PATTERN: a line for each kernel whose name matches.
 figures()
 {
+    entries=$(sed -n 's/^.*\.entry \([a-z_0-9]*\).*/\1/p' "$3" | grep "$4") || return 0
     if [ ! -x "$ptxas" ]; then
-        sed -n "s/^.*\.entry \([a-z_0-9]*\).*/$1 $2.\1 0 0/p" "$3"
+        echo "$entries" | sed "s/.*/$1 $2.& 0 0/"
         return
     fi
-    "$ptxas" -v -arch="$1" "$3" -o "$work/cubin" 2>&1 |
+    "$ptxas" -v -arch="$1" -e "$(echo "$entries" | tr '\n' ',' | sed 's/,$//')" "$3" -o "$work/cubin" 2>&1 |
         awk -v arch="$1" -v model="$2" '
             /Compiling entry function/ { split($0, part, "\047"); name = part[2] }
             /bytes stack frame/ { spill = $1 > $5 ? $1 : $5 }
@@ -34,6 +35,22 @@ figures()
                 for (i = 1; i < NF; i++) if ($i == "Used") print arch, model "." name, $(i + 1), spill
             }
             /[Ss]erialized/ { print arch, model "." name, "serialized", 1 }'
+}
+
+# only NAME ..: the device compiler of the first program, for units of these names; others are empty.
+only()
+{
+    patterns=$(printf ' | */cuda_%s.cu\\ *' "$@")
+    cat >"$work/clang-only" <<END
+#!/bin/sh
+case " \$* " in
+*" --version "*$patterns) exec "$(cat "$work/compiler")" "\$@" ;;
+esac
+for out; do :; done
+echo >"\$out"
+END
+    chmod +x "$work/clang-only"
+    echo "--device-cc $work/clang-only"
 }
 
 # A program for each: group 9 with 64 slots; head norms; biases and group 7; head size 256, of which
@@ -44,25 +61,26 @@ for pair in "$examples/surefire_1b:sm_80,sm_86,sm_89,sm_90" "$examples/qwen3_0_6
     "$examples/qwen2_5_0_5b:sm_80" "$here/wide_heads:sm_80,sm_86,sm_89,sm_90" \
     "$here/no_logits:sm_80,sm_90" "$examples/surefire_1b:sm_90:--generic" \
     "$examples/qwen3_0_6b:sm_90:--generic"; do
-    file=${pair%%:*} targets=${pair#*:} kernels='.' units='.' option=
+    file=${pair%%:*} targets=${pair#*:} kernels='.' option=
     case $targets in *:*) option=${targets#*:} ;; esac
     targets=${targets%:*}
     model=${file##*/}${option#-}
     case $model in
-    *-generic) units='backward' ;;
-    wide_heads) kernels='_\(decode\|batch\)_attention' units='\(decode\|batch\)' ;;
-    no_logits) kernels='_train_\(head\|final\)_' units='\(forward\|backward\)' ;;
+    *-generic) option="$option $(only backward)" ;;
+    wide_heads) kernels='_\(decode\|batch\)_attention' option=$(only decode batch) ;;
+    no_logits) kernels='_train_\(head\|final\)_' option=$(only forward backward) ;;
     esac
     "$archc" "$file.arch" --emit=ptx --target "$targets" -o "$work/$model" -v $option \
         2>"$work/notes" || { cat "$work/notes"; exit 1; }
+    [ -e "$work/compiler" ] ||
+        { sed -n 's/^+ \([^ ]*clang[^ ]*\) .*/\1/p' "$work/notes"; echo clang; } | head -n 1 >"$work/compiler"
     for ptx in "$work/$model"/*.ptx; do
-        echo "$ptx" | grep -q "/cuda_$units" || continue
+        [ "$(wc -l <"$ptx")" -gt 1 ] || continue # not asked for
         arch=${ptx%.ptx}
-        figures "${arch##*.}" "$model" "$ptx" | grep "$kernels" || true
+        figures "${arch##*.}" "$model" "$ptx" "$kernels"
     done
 done | sort >"$work/rows"
-compiler=$(sed -n 's/^+ \([^ ]*clang[^ ]*\) .*/\1/p' "$work/notes" | head -n 1)
-tools="# $("${compiler:-clang}" --version | grep -o -m 1 'clang version [0-9]*'), $assembler"
+tools="# $("$(cat "$work/compiler")" --version | grep -o -m 1 'clang version [0-9]*'), $assembler"
 { echo "$tools"; cat "$work/rows"; } >"$work/got"
 
 if [ "$record" = record ]; then

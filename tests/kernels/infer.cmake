@@ -6,6 +6,9 @@ function(infer_test name isa)
     target_include_directories(infer_test_${name} BEFORE
         PRIVATE ${CMAKE_CURRENT_LIST_DIR}/infer ${kernel_includes})
     target_compile_options(infer_test_${name} PRIVATE ${kernel_flags} ${kernel_isa_${isa}})
+    if(CMAKE_C_COMPILER_ID STREQUAL "GNU") # large functions: a third of the time is one pass's
+        target_compile_options(infer_test_${name} PRIVATE --param=max-combine-insns=2)
+    endif()
     if(ARCHC_SANITIZE) # flattened loops, instrumented, take minutes to compile
         target_compile_options(infer_test_${name} PRIVATE -O0)
     endif()

@@ -54,7 +54,7 @@ expect 4 "$archc" resolve speed.arch --measure 2 --cc false
 check "compiles that fail" says "none of 2 candidates could be built and timed" err
 check "nothing is left behind" [ -z "$(ls tmp)" ]
 
-expect 0 "$archc" resolve speed.arch --json --measure 3 --rounds 2
+expect 0 "$archc" resolve speed.arch --json --measure 3 --rounds 2 $quick
 cp out measured.json
 check "measured stands beside predicted" json measured.json "
     o['measured']['metric'] == 'throughput' and o['measured']['rounds'] == 2
@@ -74,7 +74,7 @@ check "what is far behind the best is not chosen" json measured.json "
     (1 + max(c['spread'] for c in o['measured']['candidates'])) >=
     max(c['measured'] for c in o['measured']['candidates'])"
 
-expect 0 "$archc" batch.arch --measure 2 --rounds 1 -o tiny
+expect 0 "$archc" batch.arch --measure 2 --rounds 1 $quick -o tiny
 check "nothing is left behind" [ -z "$(ls tmp)" ]
 check "a table" says "predicted +measured +spread +error" out
 check "a batch is not what is timed" says "one sequence at a time, not with a batch of 4" err

@@ -30,7 +30,7 @@ A
 
 study()
 {
-    "$archc" study tiny.arch "$@"
+    "$archc" study tiny.arch $quick "$@"
 }
 
 # The table without what a clock measures.
@@ -74,7 +74,7 @@ check "nothing is made twice" sh -c "! grep -q '^\[' err"
 # Killed in the middle, without a chance to clean up. The programs are there already.
 mkdir killed
 cp -r whole/programs killed/
-"$archc" study tiny.arch -o killed --rounds 0 >out 2>err &
+"$archc" study tiny.arch $quick -o killed --rounds 0 >out 2>err &
 pid=$!
 tries=0
 while [ ! -e killed/runs.csv ] && [ $tries -lt 2000 ]; do
@@ -92,7 +92,7 @@ table killed >b
 check "the table is the same" cmp a b
 
 # Stopped as a person would, while the first programs are compiled.
-"$archc" study tiny.arch -o stopped --rounds 0 >out 2>err &
+"$archc" study tiny.arch $quick -o stopped --rounds 0 >out 2>err &
 pid=$!
 tries=0
 while [ ! -d stopped/programs ] && [ $tries -lt 2000 ]; do
@@ -106,7 +106,7 @@ check "and it says how to go on" says 'the same command goes on' err
 
 # What a person can get wrong.
 sed 's/tokens_per_param = 1/tokens_per_param = 1\n    held_out = 10%/' tiny.arch >other.arch
-expect 1 "$archc" study other.arch -o whole
+expect 1 "$archc" study other.arch $quick -o whole
 check "other data's runs are not mixed in" says 'other training settings.*-o' err
 sed '3s/^grid,/gird,/' whole/runs.csv >bad.csv
 mkdir -p spoilt && cp bad.csv spoilt/runs.csv
