@@ -23,7 +23,7 @@ foreach(level none norms mlp all)
             ${dir}
         DEPENDS archc ${script} ${CMAKE_CURRENT_SOURCE_DIR}/model_b.arch VERBATIM)
     add_executable(cuda_recompute_${level} ${dir}/model.c ${dir}/model_cuda.c)
-    set_source_files_properties(${dir}/model.c PROPERTIES COMPILE_OPTIONS "-w;-march=native")
+    set_source_files_properties(${dir}/model.c PROPERTIES COMPILE_OPTIONS "-w;-march=native;-O1")
     target_include_directories(cuda_recompute_${level} PRIVATE ${dir} ${recompute_includes})
     target_compile_definitions(cuda_recompute_${level} PRIVATE ${recompute_definitions})
     target_compile_options(cuda_recompute_${level} PRIVATE -Wa,-I${dir})
