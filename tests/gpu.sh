@@ -139,8 +139,9 @@ mkdir -p "$out" "$work/odd"
 result=$out/$(date -u +%Y%m%d-%H%M)-$(echo "$card" | tr ' /' '--').json
 first=${models%% *}
 [ -e "$programs/$first.$device" ] || device=$(ls "$programs" | sed -n "s/^$first\.\([a-z0-9_]*\)$/\1/p" | grep -v generic | head -1)
+device=${device:-h200}
 printf '%s\n%s\n%s\n' "$card" "$(ask driver_version)" "$(ask memory.total)" >"$work/card"
-echo "card $card (sm_$sm, $(ask memory.total)), commit $commit, programs for ${device:-none}"
+echo "card $card (sm_$sm, $(ask memory.total)), commit $commit, programs for $device"
 status=0
 
 # Named parts have so many seconds of what is left of all. False: not asked for, or no time.
