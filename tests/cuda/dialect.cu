@@ -98,5 +98,5 @@ KERNEL_ENTRY(128, 1) every_function(float *out, u32x4 *RESTRICT copy, const floa
     v.x += load_stream_u32x2(in + t * 2).x;
     store_stream_u32x4(copy + t, v);
     store_u32x4(copy + here_u64(t), v);
-    out[t + gridDim.x] = x + block_sum(x, (float *)(void *)(arena + 4096), 128);
+    out[t + gridDim.x] = here_f32(x) + block_sum(x, (float *)(void *)(arena + 4096), 128);
 }

@@ -17,6 +17,7 @@ KERNEL_ENTRY(256, 1) every_sm90_function(float *out, const tensor_map *map, cons
         registers_fewer(40);
         if (t == 0) {
             tensor_map_acquire(map);
+            tensor_map_prefetch(map);
             bulk_prefetch_l2(in, 4096);
             mbarrier_wait(empty, 1);
             mbarrier_arrive_expect(full, 3 * 16384 + 4096);
@@ -68,10 +69,15 @@ KERNEL_ENTRY(256, 1) every_sm90_function(float *out, const tensor_map *map, cons
     ((f32x4 *)(void *)out)[t] = cluster_load_f32x4(arena + t * 16, 0);
     cluster_arrive();
     cluster_wait();
+    cluster_arrive_begun();
+    cluster_wait();
     const f32x4 one = {1, 1, 1, 1};
     if (t == 0)
         mbarrier_arrive_expect(full, 16);
     if (t == 32)
         cluster_store_f32x4(arena, one, 0, full);
     cluster_store_wait(full, 1);
+    if (t == 0)
+        cluster_arrive_at(full, 0);
+    cluster_store_wait(full, 0);
 }

@@ -331,6 +331,43 @@ KERNEL_ENTRY(THREADS, 1) gifts(float *y, const float *x)
     y[block * THREADS + t] = s[t].x; /* MARK takes the gift */
 }
 
+/* The same where each block has something of its own: it reads all of that, and only then asks the
+ * other for what takes its place. */
+KERNEL_ENTRY(THREADS, 1) swaps(float *y, const float *x)
+{
+    SHARED_ARENA(arena);
+    f32x4 *s = (f32x4 *)(void *)arena;
+    u64 *come = (u64 *)(void *)(arena + THREADS * 16), *room = come + 1;
+    const u32 t = threadIdx.x, other = THREADS - 1 - t, block = blockIdx.x * 2 + blockIdx.y;
+    if (t == 0) {
+        mbarrier_init(come, 1);
+        mbarrier_init(room, 1);
+        if (fault_wanted != 1)
+            mbarrier_init_fence();
+        mbarrier_arrive_expect(come, THREADS * 16);
+    }
+    if (fault_wanted != 2) {
+        cluster_arrive_begun();
+        cluster_wait();
+    }
+    const float own = x[block * THREADS + t];
+    const f32x4 four = {own, own, own, own};
+    s[t] = four;
+    block_sync();
+    const f32x4 v = s[other];
+    if (fault_wanted != 3)
+        block_sync();
+    if (t == 0)
+        cluster_arrive_at(room, fault_wanted == 4 ? 2 : 1 - blockIdx.y); /* MARK asks */
+    if (fault_wanted == 5)
+        mbarrier_wait(room, 0); /* MARK waits as if it had asked itself */
+    else if (fault_wanted != 6)
+        cluster_store_wait(room, 0);
+    cluster_store_f32x4(s + other, v, 1 - blockIdx.y, come);
+    cluster_store_wait(come, 0);
+    y[block * THREADS + t] = s[t].x;
+}
+
 /* ---- the harness ---- */
 
 static float *y, *x, *scratch, *before, *between;
@@ -369,7 +406,7 @@ HOST_CODE static int line_of(const char *mark)
 
 enum which {
     REVERSE, HAND_OVER, ROTATE, LOADS, COPIES, COLLECTIVES, SQUARE, LAST, GRID, TURN, DEPENDENT, PAIRS,
-    GIFTS, LONELY
+    SWAPS, GIFTS, LONELY
 };
 
 HOST_CODE static bool run(enum which which)
@@ -387,6 +424,7 @@ HOST_CODE static bool run(enum which which)
         {"in_turn", (emu_kernel *)in_turn, {4, 1, 1}, THREADS, 4, false, NULL},
         {"dependent", (emu_kernel *)dependent, {1, 1, 1}, THREADS, 0, true, NULL},
         {"pairs", (emu_kernel *)pairs, {2, 2, 1, 2}, THREADS, THREADS * 4, false, NULL},
+        {"swaps", (emu_kernel *)swaps, {2, 2, 1, 2}, THREADS, THREADS * 16 + 16, false, NULL},
         {"gifts", (emu_kernel *)gifts, {2, 2, 1, 2}, THREADS, THREADS * 16 + 8, false, NULL},
         {"gifts", (emu_kernel *)gifts, {2, 1, 1}, THREADS, THREADS * 16 + 8, false, NULL},
     };
@@ -499,6 +537,12 @@ static const struct planted planted[] = {
     {PAIRS, 6, NULL, "a second arrival"},
     {PAIRS, 7, "of the other block", "behind cluster_arrive(): block "},
     {PAIRS, 8, NULL, "ends between cluster_arrive() and cluster_wait()"},
+    {SWAPS, 1, "asks", ""}, /* initialised, but not fenced */
+    {SWAPS, 2, "asks", "may not have begun"},
+    {SWAPS, 3, NULL, ""}, /* a store, or what it finds, that nothing orders */
+    {SWAPS, 4, "asks", "to block 2 of a cluster of 2"},
+    {SWAPS, 5, "waits as if it had asked itself", "want cluster_store_wait()"},
+    {SWAPS, 6, NULL, ""}, /* as 3 */
     {GIFTS, 1, "a gift", "without mbarrier_init_fence()"},
     {GIFTS, 2, NULL, "deadlock"},
     {GIFTS, 3, "a gift", "may not have begun"},
@@ -544,7 +588,7 @@ HOST_CODE static int check_right(enum which which)
         printf("square: wrong result\n");
         return 1;
     }
-    if ((which == PAIRS || which == GIFTS) && !pairs_are_right()) {
+    if (which >= PAIRS && which <= GIFTS && !pairs_are_right()) {
         printf("%s: wrong result\n", which == PAIRS ? "pairs" : "gifts");
         return 1;
     }

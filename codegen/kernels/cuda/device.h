@@ -240,8 +240,10 @@ INSTRUCTION u32 bytes_select(u32 a, u32 b, u32 selector);
 /* c + the dot product of four signed bytes. */
 INSTRUCTION i32 dot4_i8(u32 a, u32 b, i32 c);
 
-/* x. What is made of it is made here: not before a loop, in registers that the loop needs. */
+/* x. What is made of it is made here: not before a loop, in registers that the loop needs; and what
+ * it is made of, by now. */
 INSTRUCTION u64 here_u64(u64 x);
+INSTRUCTION float here_f32(float x);
 
 /* ---- memory ------------------------------------------------------------------------------------
  *

@@ -121,6 +121,12 @@ INSTRUCTION u64 here_u64(u64 x)
     return x;
 }
 
+INSTRUCTION float here_f32(float x)
+{
+    asm volatile("" : "+f"(x));
+    return x;
+}
+
 /* ---- memory ---- */
 
 /* The 32-bit address of a pointer into shared memory. */

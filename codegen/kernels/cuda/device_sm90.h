@@ -54,6 +54,9 @@ INSTRUCTION void bulk_commit(void);
 /* Once, by the thread that uses the map, before its first use: the host copied the map to where it
  * is, and copies of boxes read it by a way of their own (the tensormap proxy). */
 INSTRUCTION void tensor_map_acquire(const tensor_map *map);
+/* Behind it: starts bringing the map to where copies look for it, so that the first of them need
+ * not wait for it. */
+INSTRUCTION void tensor_map_prefetch(const tensor_map *map);
 /* This thread's stores to shared memory so far may be read by asynchronous units, once a barrier
  * has told the thread that starts them. */
 INSTRUCTION void fence_proxy_async(void);
@@ -69,14 +72,20 @@ INSTRUCTION void cluster_sync(void);
  * another block's. */
 INSTRUCTION void cluster_arrive(void);
 INSTRUCTION void cluster_wait(void);
+/* For cluster_arrive(), without its fence: says that the block has begun and, where the thread has
+ * fenced them, that its mbarriers are there, and nothing of what it read or wrote. */
+INSTRUCTION void cluster_arrive_begun(void);
 /* What block `rank` of the cluster has where this block has p, 16-byte aligned. */
 INSTRUCTION f32x4 cluster_load_f32x4(const void *p, u32 rank);
 /* Stores v there, and adds its 16 bytes to those that block's mbarrier `barrier` waits for. Both
- * began, and initialised it, before a cluster_sync(); only the one that waits has to stay. The
+ * began, and initialised it, before the cluster met; only the one that waits has to stay. The
  * cluster is of two blocks at least; `rank` may be this one. */
 INSTRUCTION void cluster_store_f32x4(void *p, f32x4 v, u32 rank, u64 *barrier);
-/* mbarrier_wait() for bytes that cluster_store_f32x4() stored: they come from another block, and so
- * must what acquires them. */
+/* Arrives at that block's mbarrier, and says what this thread (and what it has observed of others')
+ * read and wrote: a fence for each warp that does it. */
+INSTRUCTION void cluster_arrive_at(u64 *barrier, u32 rank);
+/* mbarrier_wait() for bytes that cluster_store_f32x4() stored, or for such arrivals: they come from
+ * another block, and so must what acquires them. */
 INSTRUCTION void cluster_store_wait(u64 *barrier, u32 parity);
 
 /* ---- products of a warp group ------------------------------------------------------------------
@@ -109,8 +118,9 @@ INSTRUCTION void wgmma_commit(void);
  * add 0: D = A B. */
 #define WGMMA_SIZES(X)                                                                             \
     X(8)                                                                                           \
-    X(16) X(24) X(32) X(40) X(48) X(56) X(64) X(72) X(80) X(88) X(96) X(104) X(112) X(120) X(128)  \
-        X(144) X(160) X(176) X(192) X(208) X(224) X(240) X(256)
+    X(16)                                                                                          \
+    X(24) X(32) X(40) X(48) X(56) X(64) X(72) X(80) X(88) X(96) X(104) X(112) X(120) X(128) X(144) \
+        X(160) X(176) X(192) X(208) X(224) X(240) X(256)
 #define WGMMA_PROTOTYPES(n)                                                                        \
     INSTRUCTION void wgmma_n##n(float d[n / 2], u64 a, u64 b, u32 add);                            \
     INSTRUCTION void wgmma_n##n##_across(float d[n / 2], u64 a, u64 b, u32 add);                   \

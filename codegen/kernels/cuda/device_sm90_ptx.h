@@ -128,6 +128,11 @@ INSTRUCTION void tensor_map_acquire(const tensor_map *map)
     asm volatile("fence.proxy.tensormap::generic.acquire.sys [%0], 128;" ::"l"(map) : "memory");
 }
 
+INSTRUCTION void tensor_map_prefetch(const tensor_map *map)
+{
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
 INSTRUCTION void fence_proxy_async(void)
 {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -147,6 +152,11 @@ INSTRUCTION void cluster_sync(void)
 INSTRUCTION void cluster_arrive(void)
 {
     asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+
+INSTRUCTION void cluster_arrive_begun(void)
+{
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
 
 INSTRUCTION void cluster_wait(void)
@@ -188,6 +198,15 @@ INSTRUCTION void cluster_store_wait(u64 *barrier, u32 parity)
                      : "r"(ptx_shared(barrier)), "r"(parity)
                      : "memory");
     while (!done);
+}
+
+INSTRUCTION void cluster_arrive_at(u64 *barrier, u32 rank)
+{
+    asm volatile("{ .reg .b32 b; mapa.shared::cluster.u32 b, %0, %1; "
+                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [b]; }" ::"r"(
+                     ptx_shared(barrier)),
+                 "r"(rank)
+                 : "memory");
 }
 
 /* ---- products of a warp group ---- */

@@ -77,6 +77,11 @@ u64 here_u64(u64 x)
     return x;
 }
 
+float here_f32(float x)
+{
+    return x;
+}
+
 /* ---- memory ---- */
 
 u32x4 load_stream_u32x4(const void *p)

@@ -13,7 +13,8 @@ struct mbarrier {
     u32 expected, phase;
     i32 pending, bytes;
     u32 init_by, init_clock;
-    bool fenced, stored;     /* stored: blocks of the cluster store to it */
+    bool fenced, begun;      /* begun: other blocks know that it is there */
+    bool stored;             /* blocks of the cluster store to it, or arrive */
     vector collecting, told; /* what arrivals of this phase publish; of the last phase */
     world far, far_told;     /* the same, of other blocks */
     u32 waiting[MAX_WARPS];
@@ -97,7 +98,8 @@ static struct mbarrier *mbarrier_in(struct emu_block *b, u32 at, void *pc)
         struct mbarrier *m = b->mbarriers + i;
         if (m->at != at)
             continue;
-        if (m->init_by != t->id && !ordered(t, m->init_by, m->init_clock))
+        if (m->init_by != t->id && !(m->begun && b != t->block) &&
+            !ordered(t, m->init_by, m->init_clock))
             fault(pc, "use of an mbarrier that nothing orders after its initialisation by %s",
                   thread_name(m->init_by));
         return m;
@@ -143,6 +145,12 @@ void mbarrier_init_fence(void)
     for (int i = 0; i < b->n_mbarriers; i++)
         if (b->mbarriers[i].init_by == emu_current->id)
             b->mbarriers[i].fenced = true;
+}
+
+void hopper_block_begun(struct emu_block *b)
+{
+    for (int i = 0; i < b->n_mbarriers; i++)
+        b->mbarriers[i].begun |= b->mbarriers[i].fenced;
 }
 
 /* The last phase's arrivals become known. */
@@ -196,6 +204,38 @@ void mbarrier_arrive_expect(u64 *b, u32 bytes)
     arrive(mbarrier_of(b, PC), bytes, PC);
 }
 
+/* The barrier of another block of the cluster that stands where this block has `barrier`. */
+static struct mbarrier *mbarrier_at(u32 rank, const u64 *barrier, const char *what, void *pc)
+{
+    struct emu_block *b = emu_current->block;
+    if (rank >= b->n_cluster || b->n_cluster == 1)
+        fault(pc, "%s to block %u of a cluster of %u", what, rank, b->n_cluster);
+    struct emu_block *peer = b->cluster[rank];
+    if (!b->cluster_syncs)
+        fault(pc, "%s before the cluster has met: block %u may not have begun", what, rank);
+    if (peer->live == 0)
+        fault(pc, "%s to block %u of the cluster, which has ended", what, rank);
+    struct mbarrier *m = mbarrier_in(peer, (u32)((const u8 *)barrier - b->shared), pc);
+    if (!m->fenced)
+        fault(pc, "%s: an mbarrier without mbarrier_init_fence()", what);
+    m->stored = true;
+    return m;
+}
+
+void cluster_arrive_at(u64 *b, u32 rank)
+{
+    struct mbarrier *m = mbarrier_at(rank, b, "cluster_arrive_at", PC);
+    if (m->pending == 0)
+        fault(PC, "more arrivals at the mbarrier at byte %u than the %u of a phase", m->at,
+              m->expected);
+    struct emu_block *own = emu_current->block, *peer = own->cluster[rank];
+    if (peer == own)
+        publish(emu_current, m->collecting);
+    m->far = world_publish(emu_current, m->far);
+    m->pending--;
+    complete(peer, m);
+}
+
 static struct mbarrier *wait_for(u64 *b, u32 parity, void *pc)
 {
     struct emu_thread *t = emu_current;
@@ -215,7 +255,7 @@ static struct mbarrier *wait_for(u64 *b, u32 parity, void *pc)
 static void acquire_of_block(const struct mbarrier *m, void *pc)
 {
     if (m->stored)
-        fault(pc, "bytes that a block of the cluster stored want cluster_store_wait()");
+        fault(pc, "bytes or arrivals of blocks of the cluster want cluster_store_wait()");
 }
 
 void mbarrier_wait(u64 *b, u32 parity)
@@ -376,22 +416,12 @@ static void queue(const struct transfer *of, void *pc)
 
 void cluster_store_f32x4(void *p, f32x4 v, u32 rank, u64 *barrier)
 {
-    struct emu_block *b = emu_current->block;
-    if (rank >= b->n_cluster || b->n_cluster == 1)
-        fault(PC, "cluster_store_f32x4 to block %u of a cluster of %u", rank, b->n_cluster);
-    struct emu_block *peer = b->cluster[rank];
-    if (!b->cluster_syncs)
-        fault(PC, "cluster_store_f32x4 before cluster_sync(): block %u may not have begun", rank);
-    if (peer->live == 0)
-        fault(PC, "cluster_store_f32x4 to block %u of the cluster, which has ended", rank);
+    struct mbarrier *m = mbarrier_at(rank, barrier, "cluster_store_f32x4", PC);
+    struct emu_block *b = emu_current->block, *peer = b->cluster[rank];
     if ((uintptr_t)p & 15 || !in_shared(p, 16))
         fault(PC, "cluster_store_f32x4: not an aligned address of shared memory");
     u8 *to = peer->shared + ((const u8 *)p - b->shared);
-    struct mbarrier *m = mbarrier_in(peer, (u32)((const u8 *)barrier - b->shared), PC);
     struct transfer t = {NULL, NULL, v, to, 16, {0}, (u32)(m - peer->mbarriers)};
-    m->stored = true;
-    if (!m->fenced)
-        fault(PC, "cluster_store_f32x4: an mbarrier without mbarrier_init_fence()");
     pending_peer(peer, to, 16, PC);
     enqueue(peer, &t, PC);
 }
@@ -610,6 +640,11 @@ void tensor_map_acquire(const tensor_map *map)
     if (own->n_maps == MAX_MAPS)
         fault(PC, "more than %d tensor maps of one thread", MAX_MAPS);
     own->maps[own->n_maps++] = map;
+}
+
+void tensor_map_prefetch(const tensor_map *map)
+{
+    map_of(map, PC);
 }
 
 void fence_proxy_async(void)

@@ -134,6 +134,7 @@ struct emu_block {
     u32 n_cluster, cluster_syncs;
     u32 cluster_arrived; /* threads of all blocks, counted in the first of them */
     u32 cluster_waiting[MAX_WARPS];
+    bool cluster_begun;  /* in the first of them: somebody's arrival says no more than that */
     u32 peer_reads; /* of its shared memory by others, since the last cluster_sync() */
     struct barrier barriers[16];
     struct mbarrier *mbarriers;
@@ -259,6 +260,8 @@ void warp_check_exit(struct emu_thread *t);
 
 void copies_check_exit(struct emu_thread *t);
 void hopper_start_block(struct emu_block *b);
+/* Its mbarriers, as far as they are fenced, may be used by the cluster's other blocks. */
+void hopper_block_begun(struct emu_block *b);
 void hopper_check_exit(struct emu_block *b);
 void hopper_thread_exit(struct emu_thread *t);
 void hopper_start_thread(struct emu_thread *t);

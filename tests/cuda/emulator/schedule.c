@@ -230,12 +230,18 @@ static bool cluster_complete(const struct emu_block *b)
 
 static void cluster_release(struct emu_block *b)
 {
-    meet_cluster(b);
+    const bool begun = b->cluster[0]->cluster_begun;
+    if (!begun)
+        meet_cluster(b);
     b->cluster[0]->cluster_arrived = 0;
+    b->cluster[0]->cluster_begun = false;
     for (u32 i = 0; i < b->n_cluster; i++) {
         struct emu_block *one = b->cluster[i];
         one->cluster_syncs++;
-        one->peer_reads = 0;
+        if (begun)
+            hopper_block_begun(one);
+        else
+            one->peer_reads = 0;
         for (u32 t = 0; t < machine.threads; t++)
             if (one->cluster_waiting[t / WARP] >> t % WARP & 1)
                 make_ready(one->threads + t);
@@ -244,10 +250,11 @@ static void cluster_release(struct emu_block *b)
     machine.progress++;
 }
 
-static void cluster_arrived(struct emu_thread *t, void *pc)
+static void cluster_arrived(struct emu_thread *t, bool begun, void *pc)
 {
     struct emu_block *b = t->block;
     aligned("cluster_arrive", 0, pc);
+    b->cluster[0]->cluster_begun |= begun;
     if (t->cluster_pending)
         fault(pc, "a second arrival, and no cluster_wait() behind the first");
     t->cluster_pending = true;
@@ -272,13 +279,18 @@ static void cluster_waited(struct emu_thread *t, const char *what, void *pc)
 
 void cluster_sync(void)
 {
-    cluster_arrived(emu_current, PC);
+    cluster_arrived(emu_current, false, PC);
     cluster_waited(emu_current, "cluster_sync", PC);
 }
 
 void cluster_arrive(void)
 {
-    cluster_arrived(emu_current, PC);
+    cluster_arrived(emu_current, false, PC);
+}
+
+void cluster_arrive_begun(void)
+{
+    cluster_arrived(emu_current, true, PC);
 }
 
 void cluster_wait(void)
@@ -484,6 +496,7 @@ static void start_block(struct emu_block *b, u32 number, u32 base)
     b->sync_count = b->counts[0] = b->counts[1] = 0;
     b->cluster_syncs = b->cluster_arrived = b->peer_reads = 0;
     memset(b->cluster_waiting, 0, sizeof(b->cluster_waiting));
+    b->cluster_begun = false;
     b->shared = shared_slot(b->slot);
     memset(b->barriers, 0, sizeof(b->barriers));
     memset(b->groups, 0, sizeof(b->groups));
