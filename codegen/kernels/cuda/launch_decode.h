@@ -211,14 +211,21 @@ enum {
      : SKINNY_CAN_SPLIT(3, tiles, k)               ? 3                                             \
      : SKINNY_CAN_SPLIT(2, tiles, k)               ? 2                                             \
                                                    : 1)
-/* Stages fill a processor; in clusters half of one, where that is four and more, since blocks of a
- * cluster begin together or not at all. */
-#define SKINNY_ROOM_90(m, tiles, k, wide)                                                          \
-    (SKINNY_SPLITS_90(tiles, k) > 1 && SKINNY_STAGE(m, wide) <= 28 << 10 ? 113 << 10 : 226 << 10)
-#define SKINNY_STAGES_90(m, tiles, k, wide)                                                        \
-    (SKINNY_ROOM_90(m, tiles, k, wide) / (SKINNY_STAGE(m, wide) + 16))
+/* Shared memory of a block, filled with stages and their mbarriers, 16 bytes a stage and 16 more:
+ * a processor's; where half of one is four stages and more, in clusters so much as fits beside
+ * STREAM_WIDE, since their blocks begin together or not at all. Others have a whole one there too,
+ * as was measured; with STREAM_WIDE they would begin beside the kernel in front and leave room for
+ * the one behind (NOTES-skinny.md, Next). */
+#ifndef SKINNY_ROOM_ALONE
+#define SKINNY_ROOM_ALONE (226 << 10)
+#endif
+#define SKINNY_ROOM_CLUSTER ((112 << 10) + 512)
 #define SKINNY_SHARED_90(m, tiles, k, wide)                                                        \
-    (SKINNY_STAGES_90(m, tiles, k, wide) * (SKINNY_STAGE(m, wide) + 16))
+    (SKINNY_STAGE(m, wide) > 28 << 10  ? 226 << 10                                                 \
+     : SKINNY_SPLITS_90(tiles, k) == 1 ? SKINNY_ROOM_ALONE                                         \
+                                       : SKINNY_ROOM_CLUSTER)
+#define SKINNY_STAGES_90(m, tiles, k, wide)                                                        \
+    ((SKINNY_SHARED_90(m, tiles, k, wide) - 16) / (SKINNY_STAGE(m, wide) + 16))
 /* Rows of a tile, by bytes that the busiest processor copies, which L2 gives at least 69 KB a us:
  * its weights and the x beside them; or, if that is longer, the time of all weights from memory, 32
  * KB a us. Where columns are split, also the sums, and 2.5 us in which they are exchanged.

@@ -20,6 +20,10 @@
 #undef HALF_PIECES
 #undef PAIRS
 #undef SPANS
+#undef PART_LANES
+#undef ROW_PARTS
+#undef ROOM_SLOTS
+#undef ROOM_STAGES
 #undef KERNEL
 #undef DM_M
 #undef DM_N

@@ -27,8 +27,9 @@
 #include "skinny_wgmma.h"
 #include "decode_cache.h"
 
-/* Whether a thread has registers for its rows' rotations from the start on. */
-#define EARLY (SKINNY_GROUPS(DM_M) == 1 && SKINNY_HALF <= 32)
+/* Whether a thread has registers for its rows' rotations from the start on: in a cluster, where
+ * they are few. */
+#define EARLY (SPLITS > 1 || (SKINNY_GROUPS(DM_M) == 1 && SKINNY_HALF <= 32))
 
 struct PART(_out) {
     bf16 *q, *cache;

@@ -21,7 +21,7 @@
 
 STATIC_ASSERT((ROWS_WIDE) % SKINNY_PART == 0, "sums of squares begin where tiles do");
 /* Whether a thread has registers for what it fetches before a tile's products. */
-#define EARLY (SKINNY_GROUPS(DM_M) <= 2)
+#define EARLY (SPLITS > 1 || SKINNY_GROUPS(DM_M) <= 2)
 
 struct PART(_out) {
     float *y;
