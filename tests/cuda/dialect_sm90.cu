@@ -17,7 +17,7 @@ KERNEL_ENTRY(256, 1) every_sm90_function(float *out, const tensor_map *map, cons
         registers_fewer(40);
         if (t == 0) {
             tensor_map_acquire(map);
-            tensor_map_prefetch(map);
+            tensor_map_prefetch_2d(map);
             bulk_prefetch_l2(in, 4096);
             mbarrier_wait(empty, 1);
             mbarrier_arrive_expect(full, 3 * 16384 + 4096);

@@ -54,9 +54,10 @@ INSTRUCTION void bulk_commit(void);
 /* Once, by the thread that uses the map, before its first use: the host copied the map to where it
  * is, and copies of boxes read it by a way of their own (the tensormap proxy). */
 INSTRUCTION void tensor_map_acquire(const tensor_map *map);
-/* Behind it: starts bringing the map to where copies look for it, so that the first of them need
- * not wait for it. */
-INSTRUCTION void tensor_map_prefetch(const tensor_map *map);
+/* Behind it: brings the map, of rank 2, to where copies look for it, so that the first of them need
+ * not wait for it. (It asks L2 for a box in front of all columns, which is nothing.
+ * prefetch.tensormap is for maps in constant and parameter memory.) */
+INSTRUCTION void tensor_map_prefetch_2d(const tensor_map *map);
 /* This thread's stores to shared memory so far may be read by asynchronous units, once a barrier
  * has told the thread that starts them. */
 INSTRUCTION void fence_proxy_async(void);

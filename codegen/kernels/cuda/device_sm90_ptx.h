@@ -128,9 +128,11 @@ INSTRUCTION void tensor_map_acquire(const tensor_map *map)
     asm volatile("fence.proxy.tensormap::generic.acquire.sys [%0], 128;" ::"l"(map) : "memory");
 }
 
-INSTRUCTION void tensor_map_prefetch(const tensor_map *map)
+INSTRUCTION void tensor_map_prefetch_2d(const tensor_map *map)
 {
-    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+    asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %1}];" ::"l"(map),
+                 "r"(-64)
+                 : "memory");
 }
 
 INSTRUCTION void fence_proxy_async(void)
@@ -202,11 +204,11 @@ INSTRUCTION void cluster_store_wait(u64 *barrier, u32 parity)
 
 INSTRUCTION void cluster_arrive_at(u64 *barrier, u32 rank)
 {
-    asm volatile("{ .reg .b32 b; mapa.shared::cluster.u32 b, %0, %1; "
-                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [b]; }" ::"r"(
-                     ptx_shared(barrier)),
-                 "r"(rank)
-                 : "memory");
+    asm volatile(
+        "{ .reg .b32 b; mapa.shared::cluster.u32 b, %0, %1; "
+        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [b]; }" ::"r"(ptx_shared(barrier)),
+        "r"(rank)
+        : "memory");
 }
 
 /* ---- products of a warp group ---- */

@@ -175,9 +175,9 @@ DEVICE void PART(_acquire)(const tensor_map *w, const void *x)
     tensor_map_acquire(w);
     if (!X_TILES)
         tensor_map_acquire((const tensor_map *)x);
-    tensor_map_prefetch(w);
+    tensor_map_prefetch_2d(w);
     if (!X_TILES)
-        tensor_map_prefetch((const tensor_map *)x);
+        tensor_map_prefetch_2d((const tensor_map *)x);
 }
 
 /* A thread for each stage: its mbarriers; the first, those of the cluster. */

@@ -642,9 +642,10 @@ void tensor_map_acquire(const tensor_map *map)
     own->maps[own->n_maps++] = map;
 }
 
-void tensor_map_prefetch(const tensor_map *map)
+void tensor_map_prefetch_2d(const tensor_map *map)
 {
-    map_of(map, PC);
+    if (map_of(map, PC)->rank != 2)
+        fault(PC, "tensor_map_prefetch_2d of a map of another rank");
 }
 
 void fence_proxy_async(void)
