@@ -94,6 +94,7 @@ static void emit_shape(const struct plan *p, const char *source, struct text *t)
     if (p->options.generic) {
         text_add(t, "#define PRODUCT_WIDE(rows, columns) 256 /* of tiles on sm_90 */\n"
                     "#define SKINNY_WIDE(m, n, k) 64 /* likewise, in decode */\n"
+                    "#define STREAM_AT_ONCE(m) 2u /* pieces of x: registers are few */\n"
                     "#ifdef SHAPE_NUMBERS /* model_cuda.c: its tables want constants */\n");
         emit_numbers(p, ALL_ROWS, t);
         text_add(t, "#else\n#ifdef ARCH_EMULATE\n#define SHAPE_VARIABLE static struct shape "

@@ -2,8 +2,8 @@
 # ptxas.sh ARCHC EXPECTED [record]: registers and spills of every kernel of a few programs, as ptxas
 # says, against what EXPECTED has: a line `architecture kernel registers spilled-bytes` each, spilled
 # bytes being those of the stack too, below a line that names the tools. More than 8 registers over,
-# or one byte more spilled, is a failure; decode kernels never spill. With other tools than the
-# recorded ones only the last is checked, without ptxas only that every kernel compiles to PTX.
+# or one byte more spilled, is a failure; specialised decode kernels never spill. With other tools
+# than the recorded ones only the last is checked, without ptxas only that all compiles to PTX.
 # `record` writes EXPECTED anew.
 set -e
 archc=$1 expected=$2 record=$3
@@ -54,8 +54,8 @@ END
 }
 
 # A program for each: group 9 with 64 slots; head norms; biases and group 7; head size 256, of which
-# the decode attention alone; logits that are never written, of which the head alone; backward passes
-# with run-time shapes, heads of 64 and of 128.
+# the decode attention alone; logits that are never written, of which the head alone; run-time shapes,
+# heads of 64 and of 128.
 examples=$here/../../examples
 for pair in "$examples/surefire_1b:sm_80,sm_86,sm_89,sm_90" "$examples/qwen3_0_6b:sm_90" \
     "$examples/qwen2_5_0_5b:sm_80" "$here/wide_heads:sm_80,sm_86,sm_89,sm_90" \
@@ -66,7 +66,6 @@ for pair in "$examples/surefire_1b:sm_80,sm_86,sm_89,sm_90" "$examples/qwen3_0_6
     targets=${targets%:*}
     model=${file##*/}${option#-}
     case $model in
-    *-generic) option="$option $(only backward)" ;;
     wide_heads) kernels='_\(decode\|batch\)_attention' option=$(only decode batch) ;;
     no_logits) kernels='_train_\(head\|final\)_' option=$(only forward backward) ;;
     esac
@@ -99,7 +98,7 @@ awk -v same="$same" '
     !(key in registers) { print key ": not in the recorded figures"; bad = 1; next }
     same && $3 > registers[key] + 8 { print key ": " $3 " registers, recorded " registers[key]; bad = 1 }
     same && $4 > spilled[key] { print key ": " $4 " bytes spilled, recorded " spilled[key]; bad = 1 }
-    key ~ /\.cuda_(decode|batch|last)_/ && $4 > 0 { print key ": a decode kernel spills " $4; bad = 1 }
+    key ~ /\.cuda_(decode|batch|last)_/ && key !~ /-generic\./ && $4 > 0 { print key ": a decode kernel spills " $4; bad = 1 }
     { delete registers[key] }
     END {
         for (key in registers) { print key ": recorded, but no longer there"; bad = 1 }

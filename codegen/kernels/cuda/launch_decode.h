@@ -29,7 +29,9 @@ enum { STREAM_WARPS = 8, STREAM_THREADS = 256, STREAM_COLUMNS = 64, STREAM_STEP 
 /* Rows of x stand in shared memory, `STREAM_PANEL` columns of them at a time: all, where they fit.
  * A thread has STREAM_AT_ONCE pieces of four columns of each row to be normed on their way: of one
  * row or two all of 4096 columns. */
+#ifndef STREAM_AT_ONCE
 #define STREAM_AT_ONCE(m) ((m) <= 2 ? 4u : 2u)
+#endif
 #define STREAM_X_BYTES ((SMALL_SHARED ? 32 : CUDA_ARCH < 90 ? 64 : 112) * 1024)
 #define STREAM_X_STRIDE(columns) (ROUND_UP(columns, 64) + 32)
 #define STREAM_PANEL(m, k)                                                                         \

@@ -70,9 +70,10 @@ DEVICE void PART(_know)(struct PART(_out) * out, const struct skinny_share *at)
         out->positions[i] = slot >= 0 ? (u32)out->length[slot] : 0;
         out->on_page[i] = slot >= 0 ? decode_page(out->pages, (u32)slot, out->positions[i]) : 0;
         UNROLL
-        for (u32 k = 0; EARLY && k * SPANS < PAIRS; k++)
-            out->angles[i][k] =
-                PART(_angles)(out->rope, out->positions[i], PART(_element)(PART(_number)(at, k)));
+        for (u32 k = 0; k < PAIRS; k++)
+            if (EARLY && k * SPANS < PAIRS)
+                out->angles[i][k] = PART(_angles)(out->rope, out->positions[i],
+                                                  PART(_element)(PART(_number)(at, k)));
     }
 }
 

@@ -464,7 +464,7 @@ DEVICE void PART(_run)(struct PART(_out) * out, u8 *arena, const tensor_map *w, 
         PART(_factors)(factors, squares, at.row);
 #endif
     (void)squares;
-    struct PART(_way) way = {SPLITS, (f32x4 *)0};
+    struct PART(_way) way = {(u32)SPLITS, (f32x4 *)0};
     if (SPLITS > 1)
         PART(_find)(&way, &p);
     u32 tile = blockIdx.x;
