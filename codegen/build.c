@@ -64,31 +64,50 @@ bool write_files(const struct emitted_files *files, const char *dir, struct text
     return true;
 }
 
-/* The file of tools->kernels that replaces a resource; false: there is none. The caller frees. */
-static bool replaced(const struct tools *tools, const char *resource, struct text *out)
+/* All of a file; false: a line in `why`. */
+static bool read_all(FILE *f, const char *path, struct text *out, struct text *why)
+{
+    char block[1 << 14];
+    for (size_t n; (n = fread(block, 1, sizeof block, f)) > 0;)
+        text_addn(out, block, n);
+    if (ferror(f))
+        text_printf(why, "cannot read %s: %s", path, strerror(errno));
+    return !ferror(f);
+}
+
+/* The file of tools->kernels that replaces a resource, where there is one: *theirs. The caller
+ * frees. */
+static bool replaced(const struct tools *tools, const char *resource, struct text *out,
+                     bool *theirs, struct text *why)
 {
     const char *name = strncmp(resource, "cuda/", 5) == 0 ? resource + 5 : NULL;
     struct text path = {0};
-    char block[1 << 14];
+    bool ok = true;
+    *theirs = false;
     if (!name || !tools->kernels)
-        return false;
+        return true;
     text_printf(&path, "%s/%s", tools->kernels, name);
     FILE *f = fopen(path.at, "rb");
-    text_free(&path);
-    for (size_t n; f && (n = fread(block, 1, sizeof block, f)) > 0;)
-        text_addn(out, block, n);
-    if (f)
+    if (f) {
+        *theirs = true;
+        ok = read_all(f, path.at, out, why);
         fclose(f);
-    return f;
+    } else if (errno != ENOENT) {
+        text_printf(why, "cannot read %s: %s", path.at, strerror(errno));
+        ok = false;
+    }
+    text_free(&path);
+    return ok;
 }
 
 static bool write_resource(const struct tools *tools, const struct resource *r, const char *dir,
                            int *taken, struct text *why)
 {
     struct text other = {0};
-    bool theirs = replaced(tools, r->name, &other);
-    bool ok = theirs ? write_file(dir, r->name, other.at, other.length, why)
-                     : write_file(dir, r->name, r->begin, (size_t)(r->end - r->begin), why);
+    bool theirs, ok = replaced(tools, r->name, &other, &theirs, why);
+    if (ok)
+        ok = theirs ? write_file(dir, r->name, other.at, other.length, why)
+                    : write_file(dir, r->name, r->begin, (size_t)(r->end - r->begin), why);
     text_free(&other);
     *taken += theirs;
     return ok;

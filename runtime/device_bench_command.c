@@ -56,10 +56,10 @@ static void print_table(json_t *out)
            "tokens/s", "TFLOP/s", "% copy", "own, us", "speed-up");
     json_array_foreach(json_object_get(out, "phases"), i, row)
     {
-        printf("%-10s %7.0f %12.1f %12.1f %14.1f %10.2f %8.1f",
-               phase_text(row, phase), real_of(row, "past"), real_of(row, "seconds") * 1e6, real_of(row, "predicted_seconds") * 1e6,
-               real_of(row, "tokens_per_second"), real_of(row, "flops_per_second") * 1e-12,
-               real_of(row, "of_copy_bandwidth") * 100);
+        printf("%-10s %7.0f %12.1f %12.1f %14.1f %10.2f %8.1f", phase_text(row, phase),
+               real_of(row, "past"), real_of(row, "seconds") * 1e6,
+               real_of(row, "predicted_seconds") * 1e6, real_of(row, "tokens_per_second"),
+               real_of(row, "flops_per_second") * 1e-12, real_of(row, "of_copy_bandwidth") * 100);
         end_row(row);
     }
     print_load(json_object_get(out, "load"));

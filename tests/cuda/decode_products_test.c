@@ -218,7 +218,15 @@ HOST_CODE int main(void)
     /* one row: last tiles of few items and of many, warps without columns */
     static const u32 single[][3] = {{36, 512, 2}, {40, 1024, 2}, {24, 768, 1},  {38, 640, 2},
                                     {6, 256, 1},  {44, 200, 2},  {20, 2304, 1}, {52, 1280, 2}};
+    /* rows of x that are several pieces for a thread, and more than it has on its way at once */
+    static const u32 wide[][2] = {{1, 2568}, {1, 5128}, {2, 4168}, {3, 2120}, {6, 4104}, {1, 8264}};
     int bad = 0;
+    for (size_t i = 0; i < sizeof(wide) / sizeof(wide[0]); i++) {
+        shape(wide[i][0], 16, wide[i][1], 1);
+        bad |= check_residual((emu_kernel *)residual);
+        bad |= check_gate_up((emu_kernel *)gate_up);
+        bad |= check_head((emu_kernel *)head, run_m);
+    }
     for (size_t i = 0; i < sizeof(single) / sizeof(single[0]); i++) {
         shape(1, single[i][0], single[i][1], single[i][2]);
         bad |= check_residual((emu_kernel *)residual);

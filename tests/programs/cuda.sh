@@ -66,6 +66,9 @@ echo '#error "mine is compiled"' >mine/norm.cu
 expect out 'mine is compiled'
 "$archc" tiny.arch --emit=ptx --target sm_90 --kernels empty >out 2>&1 && fail "no kernels there" || [ $? = 4 ]
 expect out 'no file there has the name of a CUDA kernel'
+mkdir empty/norm.cu
+"$archc" tiny.arch --emit=ptx --target sm_90 --kernels empty >out 2>&1 && fail "a directory for a kernel" || [ $? = 4 ]
+expect out 'cannot read empty/norm.cu'
 
 "$archc" tiny.arch --emit=cubin >out 2>&1 && fail "cubins to the terminal" || [ $? = 2 ]
 "$archc" tiny.arch --target sm_75 >out 2>&1 && fail "sm_75 is taken" || [ $? = 2 ]

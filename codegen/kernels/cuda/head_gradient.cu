@@ -35,13 +35,7 @@ KERNEL(bf16 *RESTRICT dlogits, const product_source *x, const product_source *RE
 {
     SHARED_ARENA(arena);
     struct product p;
-    p.a.at = x;
-    p.a.side = (u32)(MM_M);
-    p.b.at = w;
-    p.b.side = (u32)(MM_N);
-    p.a.row = p.b.row = p.a.depth = p.b.depth = (u32)(MM_K);
-    p.a.across = p.b.across = p.a.paired = p.b.paired = 0;
-    p.old = 0;
+    product_along(&p, x, (u32)(MM_M), w, (u32)(MM_N), (u32)(MM_K));
     product_start(&p, PRODUCT_COLUMNS((u32)(MM_M), (u32)(MM_N)), arena);
     if (product_feed(&p))
         return;

@@ -47,13 +47,7 @@ KERNEL(float *loss, float *top, float *sum, float *dx, const product_source *x,
     (void)top;
     (void)sum;
     (void)dx;
-    p.a.at = x;
-    p.a.side = call ? (u32)call->rows : (u32)(MM_M);
-    p.b.at = w;
-    p.b.side = (u32)(MM_N);
-    p.a.row = p.b.row = p.a.depth = p.b.depth = (u32)(MM_K);
-    p.a.across = p.b.across = p.a.paired = p.b.paired = 0;
-    p.old = 0;
+    product_along(&p, x, call ? (u32)call->rows : (u32)(MM_M), w, (u32)(MM_N), (u32)(MM_K));
     float *chosen = (float *)scratch;
     f32x2 *pairs = (f32x2 *)(void *)(chosen + HEAD_ROWS((u32)(MM_M)));
     product_start(&p, PRODUCT_COLUMNS((u32)(MM_M), (u32)(MM_N)), arena);

@@ -133,13 +133,7 @@ DEVICE void CONCAT(KERNEL, _tiles)(bf16 *e, const product_source *x,
                                    struct head_notes s, u32 again, u8 *arena)
 {
     struct product p;
-    p.a.at = x;
-    p.a.side = (u32)(MM_M);
-    p.b.at = w;
-    p.b.side = (u32)(MM_N);
-    p.a.row = p.b.row = p.a.depth = p.b.depth = (u32)(MM_K);
-    p.a.across = p.b.across = p.a.paired = p.b.paired = 0;
-    p.old = 0;
+    product_along(&p, x, (u32)(MM_M), w, (u32)(MM_N), (u32)(MM_K));
     product_start(&p, PRODUCT_COLUMNS((u32)(MM_M), (u32)(MM_N)), arena);
     p.wanted = again ? s.far : 0;
     if (product_feed(&p))

@@ -102,13 +102,7 @@ KERNEL(void *y, const product_source *x, const product_source *RESTRICT w,
 {
     SHARED_ARENA(arena);
     struct product p;
-    p.a.at = x;
-    p.a.side = call ? (u32)call->rows : (u32)(MM_M);
-    p.b.at = w;
-    p.b.side = (u32)(MM_N);
-    p.a.row = p.b.row = p.a.depth = p.b.depth = (u32)(MM_K);
-    p.a.across = p.b.across = 0;
-    p.a.paired = 0;
+    product_along(&p, x, call ? (u32)call->rows : (u32)(MM_M), w, (u32)(MM_N), (u32)(MM_K));
     p.b.paired = MM_SWIGLU ? (u32)(MM_N) / 2 : 0;
     p.old = MM_RESIDUAL ? residual : 0;
     product_start(&p, PRODUCT_COLUMNS((u32)(MM_M), (u32)(MM_N)), arena);

@@ -75,6 +75,19 @@ DEVICE u32 product_tiles(const struct product *p)
     return PRODUCT_TILES(p->a.side, p->b.side, p->columns);
 }
 
+/* C = x[rows][k] w[n][k]^T: both operands stored along, nothing added. */
+DEVICE void product_along(struct product *p, const product_source *x, u32 rows,
+                          const product_source *w, u32 n, u32 k)
+{
+    p->a.at = x;
+    p->a.side = rows;
+    p->b.at = w;
+    p->b.side = n;
+    p->a.row = p->b.row = p->a.depth = p->b.depth = k;
+    p->a.across = p->b.across = p->a.paired = p->b.paired = 0;
+    p->old = 0;
+}
+
 /* Whether nobody wants a tile: the kernel leaves it out, as the threads that copy do. */
 DEVICE u32 product_skips(const struct product *p, u32 tile)
 {

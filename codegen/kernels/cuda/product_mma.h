@@ -7,7 +7,7 @@
 struct product {
     struct product_operand a, b;
     const float *old;  /* not asked for ahead */
-    const u32 *wanted; /* 0, or of each 32 rows of C: 0 where their tile need not be made for them */
+    const u32 *wanted; /* 0, or of each 32 rows of C: 0 where they do not want their tile made */
     u32 columns;       /* of a tile: 128 */
     bf16 *ring;
     u32 row, column; /* corner of the tile */

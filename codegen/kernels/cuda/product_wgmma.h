@@ -17,7 +17,7 @@ enum {
 struct product {
     struct product_operand a, b;
     const float *old;  /* what the sums are added to, laid out as C; 0: nothing */
-    const u32 *wanted; /* 0, or of each 32 rows of C: 0 where their tile need not be made for them */
+    const u32 *wanted; /* 0, or of each 32 rows of C: 0 where they do not want their tile made */
     u32 columns;       /* of a tile: a constant */
     u8 *ring;
     u64 *full, *empty; /* mbarriers of the stages */
