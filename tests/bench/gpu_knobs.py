@@ -68,9 +68,11 @@ def build(to, archc, spec, *options):
         with tempfile.TemporaryDirectory() as directory:
             with open(os.path.join(directory, knob.file), "w") as f:
                 f.write(changed(HEADERS, knob, value))
-            subprocess.run([archc, spec, "-m", model, *options, "--kernels", directory, "-o",
-                            os.path.join(to, program_of(knob, number, model))], check=True,
-                           stderr=subprocess.DEVNULL)
+            done = subprocess.run([archc, spec, "-m", model, *options, "--kernels", directory, "-o",
+                                   os.path.join(to, program_of(knob, number, model))],
+                                  stderr=subprocess.PIPE, text=True)
+            if done.returncode:
+                sys.exit(f"{done.stderr}gpu_knobs.py: {knob.constant} {value}, {model} does not compile")
 
 
 # ---- on the card ----
